@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Data buffers, aligned to 4096 bytes (fit for O_DIRECT), bounded in bytes.
+ * Size classes are powers of two from 4 KiB to 1 MiB (BUFPOOL_MAX_BYTES); free buffers are
+ * kept per class. When the bound is reached, bufpool_get() fails and the caller
+ * queues a waiter or sheds load; it never allocates past the bound.
+ * Loop thread only.
+ */
+#ifndef COWTGT_UTIL_BUFPOOL_H
+#define COWTGT_UTIL_BUFPOOL_H
+
+#include <stdint.h>
+#include <stddef.h>
+#include "util/list.h"
+
+#define BUFPOOL_MAX_BYTES (1u << 20)
+
+struct bufpool;
+
+/*
+ * fn() is called (LOOP_NOW) once, when @bytes (0: the smallest size) are free and all who waited
+ * longer were served; the waiter is off the queue then. While anyone waits, bufpool_get() from
+ * elsewhere fails: newcomers don't overtake.
+ */
+struct buf_waiter {
+    struct list_head link;
+    size_t bytes;
+    void (*fn)(struct buf_waiter *);
+};
+
+/* @limit_bytes: bound on the memory handed out and cached. NULL: out of memory. */
+struct bufpool *bufpool_new(uint64_t limit_bytes);
+void bufpool_free(struct bufpool *p);
+/* At least @bytes (1..BUFPOOL_MAX_BYTES), not zeroed; NULL when the bound is reached. */
+void *bufpool_get(struct bufpool *p, size_t bytes);
+/* @bytes as given to bufpool_get(). */
+void bufpool_put(struct bufpool *p, void *buf, size_t bytes);
+void bufpool_wait(struct bufpool *p, struct buf_waiter *w);
+void bufpool_unwait(struct buf_waiter *w);
+uint64_t bufpool_used_bytes(const struct bufpool *p);
+
+/* The process-wide pool for guest data, 64 MiB unless changed before first use. */
+struct bufpool *bufpool_main(void);
+
+#endif

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The loop: libev plus what is done once a turn, from a prepare watcher. An idle watcher
+ * keeps the loop from sleeping while work is queued.
+ */
+#include "util/loop.h"
+
+#include <errno.h>
+#include <ev.h>
+#include <time.h>
+
+static struct {
+    struct ev_loop *ev;
+    struct ev_prepare prepare;
+    struct ev_idle idle; /* active while anything is deferred */
+    struct list_head deferred[LOOP_NR_PHASES];
+    struct list_head hooks;
+} loop;
+
+/* Only what is queued now: work that queues itself again waits for the next round. */
+static bool run_phase(enum loop_phase phase)
+{
+    struct list_head batch;
+
+    if (list_empty(&loop.deferred[phase]))
+        return false;
+    list_init(&batch);
+    list_splice_tail(&batch, &loop.deferred[phase]);
+    while (!list_empty(&batch)) {
+        struct deferred *d = list_first_entry(&batch, struct deferred, link);
+
+        list_del(&d->link);
+        d->fn(d);
+    }
+    return true;
+}
+
+static bool anything_deferred(void)
+{
+    return !list_empty(&loop.deferred[LOOP_NOW]) || !list_empty(&loop.deferred[LOOP_END]);
+}
+
+static void run_hooks(void)
+{
+    struct submit_hook *h, *tmp;
+
+    list_for_each_entry_safe (h, tmp, &loop.hooks, link)
+        h->fn(h);
+}
+
+/* Rounds a turn: enough to finish what a turn produced, few enough that work which feeds
+ * itself can't keep sockets and signals waiting. */
+#define MAX_ROUNDS 16
+
+static void on_prepare(struct ev_loop *ev, struct ev_prepare *w, int revents)
+{
+    (void)w;
+    (void)revents;
+    for (int round = 0; round < MAX_ROUNDS; round++) {
+        for (int i = 0; i < MAX_ROUNDS && run_phase(LOOP_NOW); i++)
+            ;
+        run_phase(LOOP_END);
+        if (!anything_deferred())
+            run_hooks();
+        if (!anything_deferred())
+            break;
+    }
+    if (anything_deferred()) {
+        run_hooks();
+        ev_idle_start(ev, &loop.idle);
+    } else {
+        ev_idle_stop(ev, &loop.idle);
+    }
+}
+
+static void on_idle(struct ev_loop *ev, struct ev_idle *w, int revents)
+{
+    (void)ev;
+    (void)w;
+    (void)revents;
+}
+
+int loop_init(void)
+{
+    loop.ev = ev_default_loop(EVFLAG_AUTO | EVFLAG_NOENV);
+    if (!loop.ev)
+        return -ENOSYS;
+    list_init(&loop.deferred[LOOP_NOW]);
+    list_init(&loop.deferred[LOOP_END]);
+    list_init(&loop.hooks);
+    ev_prepare_init(&loop.prepare, on_prepare);
+    ev_prepare_start(loop.ev, &loop.prepare);
+    ev_unref(loop.ev); /* alone it is no reason to go on */
+    ev_idle_init(&loop.idle, on_idle);
+    return 0;
+}
+
+void loop_fini(void)
+{
+    ev_ref(loop.ev);
+    ev_prepare_stop(loop.ev, &loop.prepare);
+    ev_idle_stop(loop.ev, &loop.idle);
+    ev_loop_destroy(loop.ev);
+    loop.ev = NULL;
+}
+
+struct ev_loop *loop_ev(void)
+{
+    return loop.ev;
+}
+
+void loop_run(void)
+{
+    ev_run(loop.ev, 0);
+}
+
+void loop_stop(void)
+{
+    ev_break(loop.ev, EVBREAK_ALL);
+}
+
+void loop_turn(bool block)
+{
+    ev_run(loop.ev, block && !anything_deferred() ? EVRUN_ONCE : EVRUN_NOWAIT);
+}
+
+void loop_defer(struct deferred *d, enum loop_phase phase)
+{
+    if (list_is_linked(&d->link))
+        return;
+    list_add_tail(&loop.deferred[phase], &d->link);
+}
+
+void loop_undefer(struct deferred *d)
+{
+    if (list_is_linked(&d->link))
+        list_del(&d->link);
+}
+
+void loop_add_submit_hook(struct submit_hook *h)
+{
+    list_add_tail(&loop.hooks, &h->link);
+}
+
+void loop_del_submit_hook(struct submit_hook *h)
+{
+    list_del(&h->link);
+}
+
+uint64_t now_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
