@@ -15,6 +15,7 @@ static struct {
     struct ev_idle idle; /* active while anything is deferred */
     struct list_head deferred[LOOP_NR_PHASES];
     struct list_head hooks;
+    bool stopped;
 } loop;
 
 /* Only what is queued now: work that queues itself again waits for the next round. */
@@ -109,13 +110,18 @@ struct ev_loop *loop_ev(void)
     return loop.ev;
 }
 
+/* libev ends when its last watcher stops; what that watcher deferred is still to be done. */
 void loop_run(void)
 {
-    ev_run(loop.ev, 0);
+    loop.stopped = false;
+    do
+        ev_run(loop.ev, anything_deferred() ? EVRUN_NOWAIT : 0);
+    while (!loop.stopped && anything_deferred());
 }
 
 void loop_stop(void)
 {
+    loop.stopped = true;
     ev_break(loop.ev, EVBREAK_ALL);
 }
 
