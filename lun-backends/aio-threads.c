@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The engine of helper threads. A buffered read is first tried without waiting, on the loop:
+ * what is in the page cache costs no thread switch.
+ */
+#include <errno.h>
+
+#include "lun-backends/aio.h"
+#include "lun-backends/block.h"
+#include "util/size.h"
+
+#define WINDOW_ENTRIES   64
+#define INLINE_MAX_BYTES (256u << 10) /* copied on the loop's thread at most */
+
+/* As many entries as fit of what is left of the op; returns how many. */
+static int window(const struct aio_op *op, struct iovec *out)
+{
+    size_t skip = op->done_bytes;
+    int used = 0;
+
+    for (int i = 0; i < op->niov && used < WINDOW_ENTRIES; i++) {
+        size_t len = op->iov[i].iov_len;
+
+        if (skip >= len) {
+            skip -= len;
+            continue;
+        }
+        out[used++] = (struct iovec){(char *)op->iov[i].iov_base + skip, len - skip};
+        skip = 0;
+    }
+    return used;
+}
+
+static int64_t transfer(struct aio_op *op, int flags)
+{
+    struct iovec iov[WINDOW_ENTRIES];
+    int n = window(op, iov);
+    off_t at = (off_t)(op->offset_bytes + op->done_bytes);
+    ssize_t got;
+
+    if (op->write)
+        got = pwritev2(op->fd, iov, n, at, flags);
+    else
+        got = preadv2(op->fd, iov, n, at, flags);
+    return got < 0 ? -errno : got;
+}
+
+/*
+ * A transfer by O_DIRECT that stopped between two aligned places has met the end of the file
+ * (read) or has to be written again from the last one (write).
+ */
+bool aio_account(struct aio_op *op, int64_t got)
+{
+    uint32_t align = op->align_bytes;
+
+    if (got == -EINTR || got == -EAGAIN)
+        return false;
+    if (got < 0 || (op->write && !got)) {
+        op->result = got ? (int)got : -EIO;
+        return true;
+    }
+    op->done_bytes += (uint64_t)got;
+    if (!op->write && (!got || op->done_bytes % align)) {
+        iov_zero(op->iov, op->niov, op->done_bytes, op->length_bytes - op->done_bytes);
+        op->done_bytes = op->length_bytes;
+    }
+    if (op->done_bytes == op->length_bytes) {
+        op->result = 0;
+        return true;
+    }
+    op->done_bytes = round_down_pow2(op->done_bytes, align);
+    return false;
+}
+
+static void on_thread(struct work *w)
+{
+    struct aio_op *op = container_of(w, struct aio_op, u.work);
+
+    while (!aio_account(op, transfer(op, 0)))
+        ;
+}
+
+static void back_on_loop(struct work *w)
+{
+    struct aio_op *op = container_of(w, struct aio_op, u.work);
+
+    op->done(op);
+}
+
+void aio_to_thread(struct aio_op *op)
+{
+    op->u.work = (struct work){.run = on_thread, .done = back_on_loop};
+    workers_submit(&op->u.work);
+}
+
+static void threads_submit(struct aio_op *op)
+{
+    bool try_now = op->nowait && !op->direct && op->length_bytes <= INLINE_MAX_BYTES;
+
+    if (try_now) {
+        int64_t got = transfer(op, RWF_NOWAIT);
+
+        /* 0 may be the end of the file, which the helper settles as well */
+        if (got > 0 && aio_account(op, got)) {
+            op->done(op);
+            return;
+        }
+    }
+    aio_to_thread(op);
+}
+
+static int threads_init(void)
+{
+    return 0;
+}
+
+static void threads_fini(void)
+{
+}
+
+const struct aio_engine aio_threads = {
+    .name = "threads",
+    .init = threads_init,
+    .fini = threads_fini,
+    .submit = threads_submit,
+};

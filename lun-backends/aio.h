@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Engines that move bytes between memory and an open file without blocking the loop.
+ * For file-*.c only.
+ *
+ * An op is whole: done() is called once, on the loop, with result 0 or -errno, perhaps before
+ * aio_submit() has returned. Reads past the end of the file give zeros. With O_DIRECT the caller
+ * has made offset, length and every buffer fit; writes stay inside the file's size.
+ */
+#ifndef COWTGT_AIO_H
+#define COWTGT_AIO_H
+
+#include <libaio.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+#include "util/error.h"
+#include "util/list.h"
+#include "util/workers.h"
+
+struct aio_op {
+    int fd;
+    bool write;
+    bool direct;          /* fd is O_DIRECT */
+    bool may_block;       /* to a helper thread at once */
+    bool nowait;          /* what would wait in the kernel is to fail -EAGAIN instead */
+    uint32_t align_bytes; /* of fd's offsets; 1 if buffered */
+    const struct iovec *iov;
+    int niov;
+    uint64_t offset_bytes;
+    uint64_t length_bytes;
+    void (*done)(struct aio_op *op);
+    int result;
+
+    /* the engine's */
+    uint64_t done_bytes;
+    struct list_head link;
+    union {
+        struct iocb iocb;
+        struct work work;
+    } u;
+};
+
+struct aio_engine {
+    const char *name;
+    int (*init)(void); /* 0 or -errno */
+    void (*fini)(void);
+    void (*submit)(struct aio_op *op);
+};
+
+extern const struct aio_engine aio_libaio, aio_threads;
+
+void aio_submit(struct aio_op *op);
+
+/* Takes what an engine got for op (bytes, or -errno): true if the op is complete now, result set.
+ */
+bool aio_account(struct aio_op *op, int64_t got);
+
+/* libaio's rest: what came short or would have blocked. */
+void aio_to_thread(struct aio_op *op);
+
+#endif

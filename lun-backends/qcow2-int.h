@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Inside of the qcow2 engine; nobody else includes this.
+ *
+ * Tables are cached in slices of at most 4 KiB, kept as they are on disk. An L2 slice is named by
+ * the guest range it maps (so it stays valid when its table is copied), a refcount slice by the
+ * host clusters it counts. A dirty slice is written only by the flush cycle.
+ */
+#ifndef COWTGT_QCOW2_INT_H
+#define COWTGT_QCOW2_INT_H
+
+#include <ev.h>
+#include "lun-backends/qcow2-format.h"
+#include "lun-backends/qcow2.h"
+#include "util/coroutine.h"
+#include "util/list.h"
+
+struct qslice {
+    struct qslice *hash_next;
+    struct list_head lru;
+    struct list_head dirty_link;
+    struct co_queue waiters; /* for the end of loading */
+    uint64_t index;
+    uint8_t *data;
+    unsigned pins;
+    bool loading, dirty;
+    int error;
+};
+
+struct qcache {
+    struct qslice **hash;
+    uint32_t hash_mask;
+    uint32_t slice_bytes;
+    unsigned nr, max, nr_dirty;
+    struct list_head lru, dirty;
+};
+
+/* A piece of guest range with one kind of mapping. */
+enum qrun_kind { QRUN_UNALLOCATED, QRUN_ZERO, QRUN_DATA, QRUN_COMPRESSED, QRUN_BAD };
+struct qrun {
+    enum qrun_kind kind;
+    bool copied;     /* DATA: may be overwritten in place */
+    bool past_end;   /* DATA: behind the end of the file, reads zeros until written */
+    bool no_table;   /* UNALLOCATED: there is no L2 table */
+    uint64_t host;   /* DATA: where; COMPRESSED: descriptor */
+    uint64_t bytes;
+};
+
+/* Host clusters that lost a reference each. */
+struct qfree_extent {
+    uint64_t first, count;
+};
+struct qfree_list {
+    struct qfree_extent *ext;
+    size_t nr, max;
+};
+
+/* A guest range in which one operation changes the mapping. */
+struct qlock {
+    struct list_head link;
+    uint64_t start, end;
+    struct co_queue waiters;
+};
+
+/* A host cluster being filled for a guest cluster by one or more writers (extended L2). */
+struct qassign {
+    struct list_head link;
+    uint64_t guest_cluster;
+    uint64_t host;
+    unsigned users;
+    bool ready, fresh, used;
+    int error;
+    struct co_queue waiters;
+};
+
+#define QCOW2_UNPACK_SLOTS 8
+struct qunpack_slot {
+    uint64_t descriptor; /* 0: empty */
+    uint8_t *data;
+    unsigned users;
+    uint64_t last_use;
+    bool loading, stale;
+    int error;
+    struct co_queue waiters;
+};
+
+struct qcow2 {
+    struct blk_node node;
+    bool opened;
+    struct qcow2_geometry g;
+    struct qcow2_header h;
+    char *backing, *backing_fmt;
+
+    uint64_t *l1; /* h.l1_entries, host order */
+    uint64_t *l1_dirty;
+    unsigned nr_l1_dirty;
+    uint64_t *rt; /* writable only; host order */
+    uint64_t *rt_dirty;
+    unsigned nr_rt_dirty;
+    uint64_t rt_entries;
+    uint64_t rt_new_offset; /* rt_moved: where the header is to point to */
+    uint32_t rt_new_clusters;
+    bool rt_moved, rt_growing;
+    uint8_t header_sector[QCOW2_SECTOR]; /* first sector as on disk */
+    struct co_mutex header_lock;
+
+    struct qcache l2, rc;
+    struct qcow2_stats stats;
+    struct qunpack_slot unpack[QCOW2_UNPACK_SLOTS];
+    uint64_t unpack_clock;
+    struct co_queue unpack_wait;
+
+    /* allocator: clusters from end_cluster on are free, below it scan_cluster is a hint */
+    struct co_mutex alloc_lock;
+    uint64_t end_cluster, scan_cluster;
+    uint64_t fresh_cluster; /* from here on the file has never been written: reads zeros */
+    struct co_mutex table_lock; /* adding or copying an L2 table */
+    struct list_head locks, assigns;
+
+    /* flush cycle */
+    bool cycle_running, cycle_again;
+    struct list_head flush_reqs;    /* of struct blk_req, scratch.link */
+    struct list_head flush_waiters; /* of struct qflush_waiter */
+    struct list_head room_waiters;  /* writers waiting for a cycle to end */
+    ev_timer timer;
+    bool timer_soon;
+
+    /* reclaim: freed -> (cycle durable) -> ready -> (I/O of before ended) -> refcount, punch */
+    struct qfree_list freed, freed_in_cycle, freed_ready;
+    bool reclaiming;
+    unsigned epoch, io[2];
+    struct coroutine *grace_co;
+};
+
+static inline struct qcow2 *qcow2_of(struct blk_node *node)
+{
+    return container_of(node, struct qcow2, node);
+}
+
+static inline struct blk_node *qcow2_file(const struct qcow2 *q)
+{
+    return q->node.file.child;
+}
+
+static inline const char *qcow2_name(const struct qcow2 *q)
+{
+    return q->node.filename ? q->node.filename : q->node.name;
+}
+
+/* Unallocated means something else than zeros, now or when the image is opened again. */
+static inline bool qcow2_has_backing(const struct qcow2 *q)
+{
+    return q->node.backing.child || q->backing;
+}
+
+static inline uint64_t qcow2_slice_end(const struct qcow2 *q, uint64_t off)
+{
+    return ((off >> q->g.slice_span_bits) + 1) << q->g.slice_span_bits;
+}
+
+/* qcow2-cache.c */
+int qcache_init(struct qcache *c, uint32_t slice_bytes, uint64_t max_bytes);
+void qcache_free(struct qcache *c);
+/* In the cache and loaded, or NULL; not pinned. */
+struct qslice *qcache_find(struct qcache *c, uint64_t index);
+/* Loads from @file_offset if need be; pinned. */
+int co_qcache_get(struct qcow2 *q, struct qcache *c, uint64_t index, uint64_t file_offset,
+                  struct qslice **out);
+/* A slice that is known to be all zeros on disk; pinned. Does not wait. */
+int qcache_add_zeroed(struct qcache *c, uint64_t index, struct qslice **out);
+void qcache_put(struct qslice *s);
+void qcache_mark_dirty(struct qcow2 *q, struct qcache *c, struct qslice *s);
+void qcache_mark_clean(struct qcache *c, struct qslice *s);
+
+/* qcow2-map.c */
+/* Counts and logs an inconsistency, gives -EIO. */
+int qcow2_corrupt(struct qcow2 *q, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Is [host, host + bytes) one of the tables that the header names? */
+bool qcow2_hits_metadata(const struct qcow2 *q, uint64_t host, uint64_t bytes);
+/* The run at @off, at most @max bytes; -EAGAIN if its L2 slice is not cached. */
+int qcow2_map(struct qcow2 *q, uint64_t off, uint64_t max, struct qrun *run);
+/* The same, loads what is missing. */
+int co_qcow2_map(struct qcow2 *q, uint64_t off, uint64_t max, struct qrun *run);
+/* File offset of the slice that maps @off; 0: no table; -EIO through @ret. */
+uint64_t qcow2_l2_slice_offset(struct qcow2 *q, uint64_t off, int *ret);
+uint8_t *qcow2_slice_entry(const struct qcow2 *q, const struct qslice *s, uint64_t off);
+/* false: corrupt; counted and logged. */
+bool qcow2_get_entry(struct qcow2 *q, const struct qslice *s, uint64_t off,
+                     struct qcow2_entry *e);
+void qcow2_submit_status(struct blk_node *node, struct blk_req *req);
+
+/* qcow2-read.c */
+void qcow2_submit_read(struct blk_node *node, struct blk_req *req);
+/* A child over bytes [from, from + bytes) of @req's data, offsets not set; NULL: no memory. */
+struct blk_req *qcow2_child(struct blk_req *req, uint64_t from, uint64_t bytes);
+void qcow2_child_put(struct blk_req *child, const struct blk_req *parent);
+/* What the disk reads as at [off, off + bytes), zeros past its end; for copies in a write. */
+int co_qcow2_read_old(struct qcow2 *q, uint64_t off, void *buf, size_t bytes, uint32_t flags);
+
+/* qcow2-compressed.c */
+/* Copies @bytes at @from inside the cluster of @descriptor into the iovec at @iov_from. */
+int co_qcow2_read_compressed(struct qcow2 *q, uint64_t descriptor, uint64_t from, size_t bytes,
+                             const struct iovec *iov, int niov, size_t iov_from);
+void qcow2_unpack_forget(struct qcow2 *q);
+void qcow2_unpack_free(struct qcow2 *q);
+
+/* qcow2-refcount.c */
+int co_qcow2_alloc_open(struct qcow2 *q, struct error *err);
+/* Up to @want contiguous clusters, refcount 1; *fresh: they read as zeros. */
+int co_qcow2_alloc(struct qcow2 *q, uint64_t want, uint64_t *host, uint64_t *got, bool *fresh);
+/* Exactly @want clusters at the end of the file; alloc_lock not held. */
+int co_qcow2_alloc_at_end(struct qcow2 *q, uint64_t want, uint64_t *host);
+/* Back at once: clusters that nothing on disk or in a cache points to. */
+void co_qcow2_free_now(struct qcow2 *q, uint64_t host, uint64_t count);
+/* After the cycle that makes it durable and the I/O of before. */
+void qcow2_free_later(struct qcow2 *q, uint64_t host, uint64_t count);
+void qcow2_free_entry_later(struct qcow2 *q, const struct qcow2_entry *e);
+int co_qcow2_refcount(struct qcow2 *q, uint64_t cluster, uint64_t *refs);
+/* alloc_lock held. One reference less; *left: what remains. */
+int co_qcow2_unref(struct qcow2 *q, uint64_t cluster, uint64_t *left);
+
+/* qcow2-reclaim.c */
+int qfree_add(struct qfree_list *l, uint64_t first, uint64_t count);
+void qfree_move(struct qfree_list *to, struct qfree_list *from);
+void qcow2_reclaim_kick(struct qcow2 *q);
+static inline unsigned qcow2_io_begin(struct qcow2 *q)
+{
+    q->io[q->epoch]++;
+    return q->epoch;
+}
+void qcow2_io_end(struct qcow2 *q, unsigned epoch);
+
+/* qcow2-lock.c */
+void co_qlock(struct qcow2 *q, struct qlock *l, uint64_t start, uint64_t end);
+void qunlock(struct qlock *l);
+int co_qassign_get(struct qcow2 *q, uint64_t guest_cluster, struct qassign **out);
+void co_qassign_put(struct qcow2 *q, struct qassign *a);
+
+/* qcow2-write.c */
+void qcow2_submit_write(struct blk_node *node, struct blk_req *req);
+/* A piece of a change: inside one L2 slice, which is pinned and writable, range locked. */
+struct qchange {
+    struct qcow2 *q;
+    struct qlock lock;
+    struct qslice *slice;
+    uint64_t pos, end;
+    bool wide;      /* the lock covers whole clusters */
+    bool need_wide; /* stopped at c->pos for want of that */
+};
+/* Locks [pos, end) clipped to a slice, pins its slice, adding its table if there is none. */
+int co_qchange_begin(struct qchange *c, struct qcow2 *q, uint64_t pos, uint64_t end, bool wide);
+void qchange_end(struct qchange *c);
+void qchange_set_entry(struct qchange *c, uint64_t off, const struct qcow2_entry *e);
+/* NULL iovec: zeros. @data_off: guest offset of the iovec's first byte. */
+int co_qcow2_write(struct qcow2 *q, uint64_t off, uint64_t bytes, const struct iovec *iov,
+                   int niov, uint64_t data_off, uint32_t flags);
+void qcow2_finish_change(struct qcow2 *q, struct blk_req *req, int result);
+
+/* qcow2-copy.c */
+int co_qcow2_move_cluster(struct qchange *c, uint64_t off, uint64_t bytes,
+                          const struct iovec *iov, int niov, uint64_t data_off, uint32_t flags);
+/* Zeros for iovecs. */
+#define QCOW2_ZEROS_BYTES 65536u
+extern const uint8_t qcow2_zeros[QCOW2_ZEROS_BYTES];
+
+/* qcow2-zero.c */
+void qcow2_submit_write_zeroes(struct blk_node *node, struct blk_req *req);
+void qcow2_submit_discard(struct blk_node *node, struct blk_req *req);
+
+/* qcow2-flush.c */
+void qcow2_submit_flush(struct blk_node *node, struct blk_req *req);
+/* Completes @req after the next cycle (what a FUA write ends with). */
+void qcow2_flush_join(struct qcow2 *q, struct blk_req *req);
+bool qcow2_is_dirty(const struct qcow2 *q);
+void qcow2_flush_init(struct qcow2 *q);
+/* Something became dirty: arms the timer, starts a cycle when there is much. */
+void qcow2_dirtied(struct qcow2 *q);
+/* Waits while there is too much dirty metadata. */
+int co_qcow2_wait_room(struct qcow2 *q);
+/* A cycle of its own; everything that was done before is durable after it. */
+int co_qcow2_cycle(struct qcow2 *q);
+/* Cycles until nothing is dirty or waiting to be freed. */
+int co_qcow2_settle(struct qcow2 *q);
+
+/* qcow2-header.c */
+/* Writes @patched over the first sector and flushes; header_lock held. */
+int co_qcow2_write_header_sector(struct qcow2 *q, const uint8_t patched[QCOW2_SECTOR]);
+int co_qcow2_clear_autoclear(struct qcow2 *q, struct error *err);
+int co_qcow2_change_backing(struct blk_node *node, const char *name, const char *format,
+                            struct error *err);
+int co_qcow2_resize(struct blk_node *node, uint64_t size_bytes, struct error *err);
+
+#endif

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Opening, describing and closing a qcow2 node. Everything the header says is checked against
+ * the file before memory is taken for it.
+ */
+#define LOG_AREA "qcow2"
+#include "lun-backends/qcow2-int.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include "util/bitmap.h"
+#include "util/byteorder.h"
+#include "util/log.h"
+#include "util/loop.h"
+#include "util/size.h"
+
+#define L2_CACHE_BYTES  (UINT64_C(32) << 20)
+#define REF_CACHE_BYTES (UINT64_C(8) << 20)
+#define MAX_FORMAT_NAME 64
+
+static void co_qcow2_close(struct blk_node *node)
+{
+    struct qcow2 *q = qcow2_of(node);
+
+    if (q->opened && !node->read_only) {
+        if (co_qcow2_settle(q))
+            log_err("%s: closed with changes that could not be written", qcow2_name(q));
+        ev_timer_stop(loop_ev(), &q->timer);
+    }
+    qcache_free(&q->l2);
+    qcache_free(&q->rc);
+    qcow2_unpack_free(q);
+    free(q->l1);
+    free(q->l1_dirty);
+    free(q->rt);
+    free(q->rt_dirty);
+    free(q->freed.ext);
+    free(q->freed_in_cycle.ext);
+    free(q->freed_ready.ext);
+    free(q->backing);
+    free(q->backing_fmt);
+}
+
+static int co_qcow2_inactivate(struct blk_node *node)
+{
+    return node->read_only ? 0 : co_qcow2_settle(qcow2_of(node));
+}
+
+static const struct blk_driver qcow2_driver = {
+    .name = "qcow2",
+    .instance_bytes = sizeof(struct qcow2),
+    .is_format = true,
+    .submit =
+        {
+            [BLK_READ] = qcow2_submit_read,
+            [BLK_WRITE] = qcow2_submit_write,
+            [BLK_WRITE_ZEROES] = qcow2_submit_write_zeroes,
+            [BLK_DISCARD] = qcow2_submit_discard,
+            [BLK_FLUSH] = qcow2_submit_flush,
+            [BLK_STATUS] = qcow2_submit_status,
+        },
+    .co_close = co_qcow2_close,
+    .co_inactivate = co_qcow2_inactivate,
+    .co_resize = co_qcow2_resize,
+    .co_change_backing = co_qcow2_change_backing,
+};
+
+bool qcow2_probe(const void *buf, size_t len)
+{
+    return len >= 8 && get_be32(buf) == QCOW2_MAGIC && get_be32((const char *)buf + 4) >= 2;
+}
+
+static char *take_string(const uint8_t *data, size_t len)
+{
+    return memchr(data, '\0', len) ? NULL : strndup((const char *)data, len);
+}
+
+/* Backing name and format from the first cluster, of which @len bytes are there. */
+static int read_backing(struct qcow2 *q, const uint8_t *first, size_t ext_end, struct error *err)
+{
+    struct qcow2_ext_item item;
+    size_t pos = 0;
+    int ret;
+
+    while ((ret = qcow2_ext_next(first + q->h.header_bytes, ext_end - q->h.header_bytes, &pos,
+                                 &item)) == 1) {
+        if (item.type != QCOW2_EXT_BACKING_FORMAT || q->backing_fmt)
+            continue;
+        if (item.len > MAX_FORMAT_NAME || !(q->backing_fmt = take_string(item.data, item.len)))
+            return error_set(err, EINVAL, "bad backing format in the header");
+    }
+    if (ret < 0)
+        return error_set(err, EINVAL, "a header extension is longer than the header cluster");
+    if (q->h.backing_offset && q->h.backing_bytes) {
+        q->backing = take_string(first + q->h.backing_offset, q->h.backing_bytes);
+        if (!q->backing)
+            return error_set(err, EINVAL, "bad backing file name in the header");
+    }
+    if (!q->backing) {
+        free(q->backing_fmt);
+        q->backing_fmt = NULL;
+    }
+    return 0;
+}
+
+static int check_first_cluster(struct qcow2 *q, const uint8_t *first, size_t cluster,
+                               bool writable, struct error *err)
+{
+    size_t ext_end = q->h.backing_offset ? q->h.backing_offset : cluster;
+    int ret;
+
+    ret = qcow2_header_check_features(&q->h, writable, first + q->h.header_bytes,
+                                      ext_end - q->h.header_bytes, err);
+    return ret ? ret : read_backing(q, first, ext_end, err);
+}
+
+static int co_read_header(struct qcow2 *q, bool writable, struct error *err)
+{
+    struct blk_node *file = qcow2_file(q);
+    uint64_t file_bytes = file->size_bytes;
+    size_t cluster;
+    uint8_t *first;
+    int ret;
+
+    ret = co_blk_read(file, 0, q->header_sector, MIN_OF(file_bytes, QCOW2_SECTOR), 0);
+    if (ret)
+        return error_set(err, -ret, "can't read the header: %s", strerror(-ret));
+    ret = qcow2_header_decode(q->header_sector, MIN_OF(file_bytes, QCOW2_SECTOR), &q->h, err);
+    if (ret)
+        return ret;
+    cluster = (size_t)1 << q->h.cluster_bits;
+    first = calloc(1, cluster);
+    if (!first)
+        return error_set(err, ENOMEM, "out of memory");
+    ret = co_blk_read(file, 0, first, MIN_OF(cluster, file_bytes), 0);
+    if (ret)
+        error_set(err, -ret, "can't read the header: %s", strerror(-ret));
+    else
+        ret = check_first_cluster(q, first, cluster, writable, err);
+    free(first);
+    return ret ? ret : qcow2_header_check_file(&q->h, file_bytes, err);
+}
+
+static int co_load_l1(struct qcow2 *q, struct error *err)
+{
+    uint64_t entries = q->h.l1_entries, file_bytes = qcow2_file(q)->size_bytes;
+    uint64_t bytes = entries * 8;
+    uint8_t *raw = calloc(1, MAX_OF(bytes, 1));
+    int ret = 0;
+
+    q->l1 = calloc(MAX_OF(entries, 1), 8);
+    q->l1_dirty = calloc(BITMAP_WORDS(entries / 64 + 1), 8);
+    if (!raw || !q->l1 || !q->l1_dirty) {
+        free(raw);
+        return error_set(err, ENOMEM, "out of memory for the L1 table");
+    }
+    if (entries && q->h.l1_offset < file_bytes)
+        ret = co_blk_read(qcow2_file(q), q->h.l1_offset, raw,
+                          MIN_OF(bytes, file_bytes - q->h.l1_offset), 0);
+    for (uint64_t i = 0; i < entries; i++)
+        q->l1[i] = get_be64(raw + i * 8);
+    free(raw);
+    return ret ? error_set(err, -ret, "can't read the L1 table: %s", strerror(-ret)) : 0;
+}
+
+static void init_in_memory(struct qcow2 *q)
+{
+    co_mutex_init(&q->header_lock);
+    co_mutex_init(&q->alloc_lock);
+    co_mutex_init(&q->table_lock);
+    co_queue_init(&q->unpack_wait);
+    list_init(&q->locks);
+    list_init(&q->assigns);
+    qcow2_flush_init(q);
+}
+
+static int co_open(struct qcow2 *q, bool writable, struct error *err)
+{
+    int ret = co_read_header(q, writable, err);
+
+    if (ret)
+        return ret;
+    qcow2_geometry_init(&q->g, &q->h);
+    q->node.size_bytes = round_up_pow2(q->h.size_bytes, QCOW2_SECTOR);
+    q->node.limits.align_bytes = QCOW2_SECTOR;
+    q->node.limits.granularity_bytes = (uint32_t)qcow2_cluster_bytes(&q->g);
+    q->node.limits.subunit_bytes = (uint32_t)qcow2_sub_bytes(&q->g);
+    if (qcache_init(&q->l2, q->g.slice_bytes, L2_CACHE_BYTES) ||
+        qcache_init(&q->rc, q->g.slice_bytes, REF_CACHE_BYTES))
+        return error_set(err, ENOMEM, "out of memory");
+    ret = co_load_l1(q, err);
+    if (!ret && writable)
+        ret = co_qcow2_alloc_open(q, err);
+    if (!ret && writable)
+        ret = co_qcow2_clear_autoclear(q, err);
+    q->opened = !ret;
+    return ret;
+}
+
+int co_qcow2_open(struct blk_node *file, bool writable, struct blk_node **node, struct error *err)
+{
+    const char *name = file->filename ? file->filename : file->name;
+    struct blk_node *n = blk_node_new(&qcow2_driver, NULL);
+    int ret;
+
+    if (!n)
+        return error_set(err, ENOMEM, "%s: out of memory", name);
+    n->read_only = !writable;
+    init_in_memory(qcow2_of(n));
+    blk_set_file(n, file);
+    n->filename = strdup(name);
+    ret = co_open(qcow2_of(n), writable, err);
+    if (ret) {
+        error_prefix(err, "%s", name);
+        co_blk_node_unref(n);
+        return ret;
+    }
+    *node = n;
+    return 0;
+}
+
+void qcow2_get_info(const struct blk_node *node, struct qcow2_info *info)
+{
+    const struct qcow2 *q = container_of(node, const struct qcow2, node);
+
+    *info = (struct qcow2_info){
+        .version = q->h.version,
+        .cluster_bytes = (uint32_t)qcow2_cluster_bytes(&q->g),
+        .subcluster_bytes = (uint32_t)qcow2_sub_bytes(&q->g),
+        .extended_l2 = q->g.subs > 1,
+        .has_snapshots = q->h.nr_snapshots != 0,
+        .backing = q->backing,
+        .backing_fmt = q->backing_fmt,
+    };
+}
+
+void qcow2_get_stats(const struct blk_node *node, struct qcow2_stats *stats)
+{
+    *stats = container_of(node, const struct qcow2, node)->stats;
+}
+
+static int co_count_slice(struct qcow2 *q, uint64_t off, uint64_t *bytes)
+{
+    uint64_t end = MIN_OF(qcow2_slice_end(q, off), q->node.size_bytes);
+    struct qrun run;
+    int ret;
+
+    for (; off < end; off += run.bytes) {
+        ret = co_qcow2_map(q, off, end - off, &run);
+        if (ret)
+            return ret;
+        if (run.kind == QRUN_DATA || run.kind == QRUN_COMPRESSED)
+            *bytes += run.bytes;
+    }
+    return 0;
+}
+
+int co_qcow2_allocated_bytes(struct blk_node *node, uint64_t *bytes)
+{
+    struct qcow2 *q = qcow2_of(node);
+    uint32_t l1_bits = q->g.cluster_bits + q->g.l2_bits;
+    unsigned epoch = qcow2_io_begin(q);
+    uint64_t off = 0;
+    int ret = 0;
+
+    *bytes = 0;
+    while (off < node->size_bytes && !ret) {
+        if (q->l1[off >> l1_bits] & QCOW2_OFFSET_MASK) {
+            ret = co_count_slice(q, off, bytes);
+            off = qcow2_slice_end(q, off);
+            co_pause();
+        } else {
+            off = ((off >> l1_bits) + 1) << l1_bits;
+        }
+    }
+    qcow2_io_end(q, epoch);
+    return ret;
+}
