@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * An iSCSI connection: a non-blocking socket, PDUs in, PDUs out. It knows framing, digests and
+ * flow, not what a PDU means.
+ *
+ * Lifetime: conn_close() makes the socket go at once and tells the session; the memory goes when
+ * no task of the session is left (conn_put_if_done(), the one place). So whoever is on the stack
+ * may look at conn->state after any call.
+ */
+#ifndef COWTGT_CONN_H
+#define COWTGT_CONN_H
+
+#include <ev.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "target/pdu.h"
+#include "util/list.h"
+#include "util/loop.h"
+
+struct conn;
+struct login;
+struct session;
+struct task;
+
+#define CONN_CMD_WINDOW     128         /* MaxCmdSN - ExpCmdSN + 1 when idle */
+#define CONN_TX_MAX_BYTES   (16u << 20) /* queued for the peer: above it nothing new is read */
+#define CONN_TX_MAX_OPS     1024
+#define CONN_LOGIN_LIMIT_NS 15000000000ull
+#define CONN_STUCK_NS       60000000000ull /* without progress: closed */
+#define CONN_PING_NS        15000000000ull
+
+/*
+ * Something to send: one PDU, or a series of Data-In PDUs over one buffer, cut only when it
+ * leaves. The memory is the submitter's until done(); @sent false: the connection is closed.
+ */
+struct tx_op {
+    struct list_head link;
+    void (*done)(struct tx_op *op, bool sent);
+    uint8_t bhs[PDU_BHS_BYTES]; /* with sequence numbers */
+    const uint8_t *data;
+    uint32_t data_bytes;
+    uint32_t segment_bytes, burst_bytes; /* a series; multiples of 4; 0: one PDU */
+
+    /* conn-tx.c's */
+    bool header_digest, data_digest;
+    bool crc_known;
+    uint32_t crc;             /* of the PDU at @at_bytes */
+    uint32_t at_bytes, index; /* the first PDU not wholly sent */
+    uint32_t pdu_sent_bytes;  /* of that one */
+};
+
+enum conn_state {
+    CONN_LOGIN,
+    CONN_FULL,
+    CONN_ENDING, /* nothing more is read; closed when all is sent */
+    CONN_CLOSED,
+};
+
+enum rx_state { RX_HEADER, RX_DATA, RX_TRAILER };
+
+/* Where the data segment that comes in goes. */
+enum rx_sink {
+    RX_DISCARD,
+    RX_SEGMENT, /* rx.segment, malloc()ed, for whoever handles the PDU */
+    RX_TASK,    /* rx.task says where, task_rx_room() */
+};
+
+struct conn {
+    struct list_head link;
+    enum conn_state state;
+    int fd;
+    char peer[64], local[64];
+    uint64_t opened_ns;
+    struct ev_io readable, writable;
+    struct deferred rx_defer, tx_defer, free_defer;
+    struct login *login;     /* CONN_LOGIN only */
+    struct session *session; /* from CONN_FULL to the end */
+
+    uint32_t statsn; /* of the next response */
+    uint32_t exp_cmdsn, max_cmdsn;
+    uint32_t next_ttt;
+    bool header_digest, data_digest; /* from the next PDU on, either way */
+    bool draining;                   /* takes no new commands, but the data of old ones */
+
+    struct {
+        enum rx_state state;
+        enum rx_sink sink;
+        bool blocked;        /* until conn_rx_kick() */
+        uint64_t blocked_ns; /* since when, without progress; 0: not */
+        uint64_t last_ns;    /* something came */
+        uint8_t bhs[PDU_BHS_BYTES];
+        struct pdu pdu;
+        uint32_t placed_bytes; /* of the data segment */
+        uint32_t digest;
+        uint8_t *segment;
+        struct task *task;
+        bool ignore;    /* of no effect: outside of the command window, or unknown */
+        uint8_t reject; /* enum pdu_reject_reason, 0: none */
+        uint8_t *kept;  /* bytes read and not yet parsed */
+        uint32_t kept_bytes;
+    } rx;
+
+    struct {
+        struct list_head ops;
+        unsigned nr_ops;
+        uint64_t bytes;
+        uint64_t progress_ns;
+        uint64_t pinged_ns;
+    } tx;
+};
+
+/* ---- conn.c ---- */
+/* Takes @fd. NULL: out of memory or a dead socket; @fd is closed. */
+struct conn *conn_new(int fd);
+/* With @why for the log (NULL: the peer left in good order). Harmless on a closed one. */
+void conn_close(struct conn *c, const char *why);
+/* Sends what is queued, reads no more, closes. */
+void conn_end(struct conn *c);
+/* Frees the connection and its session later this turn, if it is closed and no task is left. */
+void conn_put_if_done(struct conn *c);
+/* Login is over, well or not. */
+void conn_left_login(struct conn *c);
+unsigned conns_in_login(void);
+/* fn returns false to stop. fn may close the connection it is given. */
+void conn_for_each(bool (*fn)(struct conn *, void *), void *arg);
+/* Called when the number of connections in login shrinks, or on each tick; portal.c's. */
+extern void (*conn_on_room)(void);
+
+/* ---- conn-rx.c ---- */
+void conn_rx_start(struct conn *c);
+void conn_rx_stop(struct conn *c);
+/* What blocked reading may be over: look again, later this turn. */
+void conn_rx_kick(struct conn *c);
+
+/* ---- conn-tx.c ---- */
+void conn_tx_init(struct conn *c);
+/* Queues @op; the connection is not closed. Sent at the end of the turn. */
+void conn_send(struct conn *c, struct tx_op *op);
+/* All queued ops: done(op, false). */
+void conn_tx_drop(struct conn *c);
+/* StatSN (counted up if @counts), ExpCmdSN and MaxCmdSN into a header. */
+void conn_stamp(struct conn *c, uint8_t *bhs, bool counts);
+/*
+ * Sends a PDU that belongs to no task, with a data segment of malloc()ed memory (or NULL) that is
+ * freed when sent. False: out of memory, the connection is closed.
+ */
+bool conn_send_pdu(struct conn *c, const uint8_t *bhs, void *data, uint32_t data_bytes,
+                   bool counts);
+
+static inline uint32_t conn_new_ttt(struct conn *c)
+{
+    if (c->next_ttt == PDU_NO_TAG)
+        c->next_ttt = 0;
+    return c->next_ttt++;
+}
+
+#endif

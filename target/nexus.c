@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Unit attentions per nexus and LUN. The state of a LUN is made when the nexus first uses it, with
+ * POWER ON pending, which covers everything that happened before. Kinds are bits: the same news
+ * twice is told once, and no more than UA_NR_KINDS are ever pending.
+ */
+#include <stdlib.h>
+#include "target/lun.h"
+#include "target/target-int.h"
+
+struct nexus_lun {
+    struct list_head link;
+    uint16_t number;
+    uint8_t pending; /* bits by enum ua_kind */
+};
+
+void nexus_init(struct nexus *n, struct target *t, const char *initiator, const uint8_t isid[6])
+{
+    n->target = t;
+    n->initiator = initiator;
+    memcpy(n->isid, isid, sizeof(n->isid));
+    list_init(&n->luns);
+    list_add_tail(&t->nexuses, &n->link);
+}
+
+void nexus_fini(struct nexus *n)
+{
+    struct nexus_lun *nl, *tmp;
+
+    list_for_each_entry_safe (nl, tmp, &n->luns, link)
+        free(nl);
+    list_init(&n->luns);
+    list_del(&n->link);
+}
+
+static struct nexus_lun *find(struct nexus *n, uint16_t number)
+{
+    struct nexus_lun *nl;
+
+    list_for_each_entry (nl, &n->luns, link) {
+        if (nl->number == number)
+            return nl;
+    }
+    return NULL;
+}
+
+/* The LUN used last is found first. */
+static struct nexus_lun *find_or_make(struct nexus *n, uint16_t number)
+{
+    struct nexus_lun *nl = find(n, number);
+
+    if (!nl) {
+        nl = calloc(1, sizeof(*nl));
+        if (!nl)
+            return NULL;
+        nl->number = number;
+        nl->pending = 1u << UA_POWER_ON;
+        list_add(&n->luns, &nl->link);
+    } else if (n->luns.next != &nl->link) {
+        list_del(&nl->link);
+        list_add(&n->luns, &nl->link);
+    }
+    return nl;
+}
+
+bool nexus_take_ua(struct nexus *n, uint16_t lun, enum ua_kind *kind)
+{
+    struct nexus_lun *nl = find_or_make(n, lun);
+
+    if (!nl || !nl->pending)
+        return false;
+    *kind = (enum ua_kind)__builtin_ctz(nl->pending);
+    nl->pending &= (uint8_t) ~(1u << *kind);
+    return true;
+}
+
+static void raise_on(struct nexus_lun *nl, enum ua_kind kind)
+{
+    if (!(nl->pending & 1u << UA_POWER_ON))
+        nl->pending |= (uint8_t)(1u << kind);
+}
+
+void ua_raise(struct target *t, uint16_t lun, enum ua_kind kind)
+{
+    struct nexus *n;
+
+    list_for_each_entry (n, &t->nexuses, link) {
+        struct nexus_lun *nl = find(n, lun);
+
+        if (nl)
+            raise_on(nl, kind);
+    }
+}
+
+void ua_raise_all_luns(struct target *t, enum ua_kind kind)
+{
+    struct nexus *n;
+    struct nexus_lun *nl;
+
+    list_for_each_entry (n, &t->nexuses, link) {
+        list_for_each_entry (nl, &n->luns, link)
+            raise_on(nl, kind);
+    }
+}
+
+void nexus_clear_ua(struct nexus *n, enum ua_kind kind)
+{
+    struct nexus_lun *nl;
+
+    list_for_each_entry (nl, &n->luns, link)
+        nl->pending &= (uint8_t) ~(1u << kind);
+}
+
+void nexuses_forget_lun(struct target *t, uint16_t lun)
+{
+    struct nexus *n;
+
+    list_for_each_entry (n, &t->nexuses, link) {
+        struct nexus_lun *nl = find(n, lun);
+
+        if (nl) {
+            list_del(&nl->link);
+            free(nl);
+        }
+    }
+}
+
+void scsi_lun_reset(struct target *t, uint16_t number, struct nexus *by)
+{
+    (void)by; /* SAM-5 6.3.3: every nexus hears of it, the one that asked for it too */
+    ua_raise(t, number, UA_DEVICE_RESET);
+}

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The command table. The reservation class is an argument of the macros, so that no row can be
+ * written without one. Usage bits name exactly what the handler looks at.
+ */
+#include "target/scsi-opcodes.h"
+
+#include "target/lun.h"
+#include "util/cow-wire.h"
+
+#define OP(name_, start_, resv_, ...)                              \
+    {                                                              \
+        .name = name_, .start = start_, .resv = resv_, __VA_ARGS__ \
+    }
+#define REPLY(name_, reply_, resv_, ...)                                                         \
+    {                                                                                            \
+        .name = name_, .start = scsi_start_reply, .reply = reply_, .dir = DIR_IN, .resv = resv_, \
+        __VA_ARGS__                                                                              \
+    }
+#define AT(at_, bytes_)            \
+    {                              \
+        .at = at_, .bytes = bytes_ \
+    }
+
+#define FF2 0xff, 0xff
+#define FF4 0xff, 0xff, 0xff, 0xff
+#define FF8 FF4, FF4
+
+#define READ_FLAGS  (OPF_MEDIUM | OPF_TRANSFER)
+#define WRITE_FLAGS (OPF_MEDIUM | OPF_TRANSFER | OPF_WRITE)
+
+static const struct scsi_opcode service_action_in[SCSI_NR_SA] = {
+    [0x10] = REPLY("READ CAPACITY(16)", sbc_read_capacity16, RESV_ALLOWED, .cdb_len = 16,
+                   .len = AT(10, 4), .usage = {0x9e, 0x1f, [10] = FF4}),
+    [0x12] = OP("GET LBA STATUS", sbc_get_lba_status, RESV_READ, .dir = DIR_IN, .cdb_len = 16,
+                .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x9e, 0x1f, FF8, FF4}),
+};
+
+static const struct scsi_opcode maintenance_in[SCSI_NR_SA] = {
+    [0x0c] = REPLY("REPORT SUPPORTED OPERATION CODES", spc_report_opcodes, RESV_ALLOWED,
+                   .cdb_len = 12, .len = AT(6, 4), .usage = {0xa3, 0x1f, 0x87, 0xff, FF2, FF4}),
+    [0x0d] = REPLY("REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", spc_report_tmfs, RESV_ALLOWED,
+                   .cdb_len = 12, .len = AT(6, 4), .usage = {0xa3, 0x1f, 0x80, [6] = FF4}),
+};
+
+static const struct scsi_opcode cow_layer[SCSI_NR_SA] = {
+    [COWL_SA_LAYER_STATUS] = OP("GET LAYER STATUS", cowl_get_layer_status, RESV_READ, .dir = DIR_IN,
+                                .flags = OPF_COWL, .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4),
+                                .usage = {COWL_OPCODE, 0x1f, FF8, FF4, 0xff}),
+};
+
+static const struct scsi_opcode table[256] = {
+    [0x00] = OP("TEST UNIT READY", spc_good, RESV_ALLOWED, .cdb_len = 6, .usage = {0x00}),
+    [0x03] = REPLY("REQUEST SENSE", spc_request_sense, RESV_ALLOWED, .ua = UA_RETURN,
+                   .flags = OPF_NO_LUN, .cdb_len = 6, .len = AT(4, 1),
+                   .usage = {0x03, 0x01, [4] = 0xff}),
+    [0x08] = OP("READ(6)", sbc_read, RESV_READ, .dir = DIR_IN, .flags = READ_FLAGS, .cdb_len = 6,
+                .lba = AT(1, 3), .len = AT(4, 1), .usage = {0x08, 0x1f, FF2, 0xff}),
+    [0x0a] = OP("WRITE(6)", sbc_write, RESV_WRITE, .dir = DIR_OUT, .flags = WRITE_FLAGS,
+                .cdb_len = 6, .lba = AT(1, 3), .len = AT(4, 1), .usage = {0x0a, 0x1f, FF2, 0xff}),
+    [0x12] = REPLY("INQUIRY", spc_inquiry, RESV_ALLOWED, .ua = UA_KEEP, .flags = OPF_NO_LUN,
+                   .cdb_len = 6, .len = AT(3, 2), .usage = {0x12, 0x01, 0xff, FF2}),
+    [0x1a] = REPLY("MODE SENSE(6)", mode_sense, RESV_WRITE, .cdb_len = 6, .len = AT(4, 1),
+                   .usage = {0x1a, 0x08, FF2, 0xff}),
+    [0x1b] = OP("START STOP UNIT", sbc_start_stop, RESV_WRITE, .cdb_len = 6,
+                .usage = {0x1b, 0x00, [4] = 0xf7}),
+    [0x25] = REPLY("READ CAPACITY(10)", sbc_read_capacity10, RESV_ALLOWED, .cdb_len = 10,
+                   .usage = {0x25}),
+    [0x28] =
+        OP("READ(10)", sbc_read, RESV_READ, .dir = DIR_IN, .flags = READ_FLAGS | OPF_PROTECT,
+           .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x28, 0xf8, FF4, 0x00, FF2}),
+    [0x2a] =
+        OP("WRITE(10)", sbc_write, RESV_WRITE, .dir = DIR_OUT, .flags = WRITE_FLAGS | OPF_PROTECT,
+           .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x2a, 0xf8, FF4, 0x00, FF2}),
+    [0x2f] =
+        OP("VERIFY(10)", sbc_verify, RESV_READ, .dir = DIR_OUT, .flags = READ_FLAGS | OPF_PROTECT,
+           .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x2f, 0xf6, FF4, 0x00, FF2}),
+    [0x35] =
+        OP("SYNCHRONIZE CACHE(10)", sbc_sync_cache, RESV_WRITE, .flags = OPF_MEDIUM, .cdb_len = 10,
+           .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x35, 0x00, FF4, 0x00, FF2}),
+    [0x41] = OP("WRITE SAME(10)", sbc_write_same, RESV_WRITE, .dir = DIR_OUT,
+                .flags = OPF_MEDIUM | OPF_WRITE | OPF_PROTECT, .cdb_len = 10, .lba = AT(2, 4),
+                .len = AT(7, 2), .usage = {0x41, 0xf8, FF4, 0x00, FF2}),
+    [0x42] = OP("UNMAP", sbc_unmap, RESV_WRITE, .dir = DIR_OUT, .flags = OPF_WRITE, .cdb_len = 10,
+                .len = AT(7, 2), .usage = {0x42, 0x01, [7] = FF2}),
+    [0x5a] = REPLY("MODE SENSE(10)", mode_sense, RESV_WRITE, .cdb_len = 10, .len = AT(7, 2),
+                   .usage = {0x5a, 0x18, FF2, [7] = FF2}),
+    [0x88] = OP("READ(16)", sbc_read, RESV_READ, .dir = DIR_IN, .flags = READ_FLAGS | OPF_PROTECT,
+                .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x88, 0xf8, FF8, FF4}),
+    [0x8a] =
+        OP("WRITE(16)", sbc_write, RESV_WRITE, .dir = DIR_OUT, .flags = WRITE_FLAGS | OPF_PROTECT,
+           .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x8a, 0xf8, FF8, FF4}),
+    [0x8f] =
+        OP("VERIFY(16)", sbc_verify, RESV_READ, .dir = DIR_OUT, .flags = READ_FLAGS | OPF_PROTECT,
+           .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x8f, 0xf6, FF8, FF4}),
+    [0x91] = OP("SYNCHRONIZE CACHE(16)", sbc_sync_cache, RESV_WRITE, .flags = OPF_MEDIUM,
+                .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x91, 0x00, FF8, FF4}),
+    [0x93] = OP("WRITE SAME(16)", sbc_write_same, RESV_WRITE, .dir = DIR_OUT,
+                .flags = OPF_MEDIUM | OPF_WRITE | OPF_PROTECT, .cdb_len = 16, .lba = AT(2, 8),
+                .len = AT(10, 4), .usage = {0x93, 0xf9, FF8, FF4}),
+    [0x9e] = {.name = "SERVICE ACTION IN(16)", .by_sa = service_action_in},
+    [0xa0] = OP("REPORT LUNS", spc_report_luns, RESV_ALLOWED, .dir = DIR_IN, .ua = UA_KEEP,
+                .flags = OPF_NO_LUN, .cdb_len = 12, .len = AT(6, 4),
+                .usage = {0xa0, 0x00, 0xff, [6] = FF4}),
+    [0xa3] = {.name = "MAINTENANCE IN", .by_sa = maintenance_in},
+    [0xa8] = OP("READ(12)", sbc_read, RESV_READ, .dir = DIR_IN, .flags = READ_FLAGS | OPF_PROTECT,
+                .cdb_len = 12, .lba = AT(2, 4), .len = AT(6, 4), .usage = {0xa8, 0xf8, FF8}),
+    [0xaa] =
+        OP("WRITE(12)", sbc_write, RESV_WRITE, .dir = DIR_OUT, .flags = WRITE_FLAGS | OPF_PROTECT,
+           .cdb_len = 12, .lba = AT(2, 4), .len = AT(6, 4), .usage = {0xaa, 0xf8, FF8}),
+    [0xaf] =
+        OP("VERIFY(12)", sbc_verify, RESV_READ, .dir = DIR_OUT, .flags = READ_FLAGS | OPF_PROTECT,
+           .cdb_len = 12, .lba = AT(2, 4), .len = AT(6, 4), .usage = {0xaf, 0xf6, FF8}),
+    [COWL_OPCODE] = {.name = "COW LAYER", .by_sa = cow_layer},
+};
+
+const struct scsi_opcode *scsi_opcode_group(uint8_t opcode)
+{
+    return table[opcode].name ? &table[opcode] : NULL;
+}
+
+const struct scsi_opcode *scsi_opcode_find(const uint8_t *cdb, bool *bad_sa)
+{
+    const struct scsi_opcode *op = scsi_opcode_group(cdb[0]);
+
+    *bad_sa = false;
+    if (!op || !op->by_sa)
+        return op;
+    op = &op->by_sa[cdb[1] & (SCSI_NR_SA - 1)];
+    *bad_sa = !op->name;
+    return op->name ? op : NULL;
+}
+
+bool scsi_opcode_on_lun(const struct scsi_opcode *op, const struct lun *lun)
+{
+    return !(op->flags & OPF_COWL) || (lun && lun->has_cowl);
+}
+
+uint64_t cdb_get(const uint8_t *cdb, struct cdb_field f)
+{
+    uint64_t v = 0;
+
+    for (unsigned i = 0; i < f.bytes; i++)
+        v = v << 8 | cdb[f.at + i];
+    return v;
+}
+
+unsigned cdb_group_len(uint8_t opcode)
+{
+    static const uint8_t by_group[8] = {6, 10, 10, 0, 16, 12, 0, 0};
+
+    return by_group[opcode >> 5];
+}

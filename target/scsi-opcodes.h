@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The commands we know: one row each, from which decoding, checks, dispatch and REPORT SUPPORTED
+ * OPERATION CODES all follow.
+ */
+#ifndef COWTGT_SCSI_OPCODES_H
+#define COWTGT_SCSI_OPCODES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct scsi_cmd;
+struct lun;
+
+enum data_dir { DIR_NONE, DIR_IN, DIR_OUT };
+
+/* What a reservation of another nexus does to a command (SPC-4 table 66, SBC-3 table 13). */
+enum resv_class {
+    RESV_ALLOWED = 1, /* goes through whatever is reserved */
+    RESV_READ,        /* conflicts with exclusive access */
+    RESV_WRITE,       /* conflicts with write exclusive and exclusive access */
+};
+
+enum ua_rule {
+    UA_REPORT, /* a pending unit attention ends the command */
+    UA_KEEP,   /* runs, and leaves it pending (INQUIRY, REPORT LUNS) */
+    UA_RETURN, /* returns it as its data (REQUEST SENSE) */
+};
+
+enum op_flags {
+    OPF_MEDIUM = 1 << 0,   /* the LBA and length are checked against the capacity */
+    OPF_WRITE = 1 << 1,    /* changes the medium: refused on a read-only LUN */
+    OPF_TRANSFER = 1 << 2, /* MAXIMUM TRANSFER LENGTH holds */
+    OPF_PROTECT = 1 << 3,  /* has RDPROTECT / WRPROTECT / VRPROTECT, which must be 0 */
+    OPF_NO_LUN = 1 << 4,   /* answers even where there is no LUN */
+    OPF_COWL = 1 << 5,     /* only on disks and layers of a chain */
+};
+
+/* A big-endian field of the CDB; bytes 0: there is none. */
+struct cdb_field {
+    uint8_t at, bytes;
+};
+
+struct scsi_opcode {
+    const char *name;
+    /* Does all of it, or for plain data-in commands scsi_start_reply() with reply(). */
+    void (*start)(struct scsi_cmd *cmd);
+    /* Fills a zeroed buffer of SCSI_REPLY_BYTES: the bytes of the whole answer, or -1 after
+     * a cmd_fail*(). The allocation length is applied afterwards. */
+    int (*reply)(struct scsi_cmd *cmd, uint8_t *buf);
+    uint8_t dir;   /* enum data_dir */
+    uint8_t resv;  /* enum resv_class */
+    uint8_t ua;    /* enum ua_rule */
+    uint8_t flags; /* enum op_flags */
+    uint8_t cdb_len;
+    struct cdb_field lba;
+    struct cdb_field len; /* blocks, or for replies the allocation length in bytes */
+    uint8_t usage[16];    /* SPC-4 6.35.3: bits of the CDB we look at; [0] is the opcode */
+    const struct scsi_opcode *by_sa; /* SCSI_NR_SA rows by service action, instead of all above */
+};
+
+#define SCSI_NR_SA       32
+#define SCSI_REPLY_BYTES 4096
+
+/* The row for a CDB. NULL with *bad_sa: opcode known, service action not. */
+const struct scsi_opcode *scsi_opcode_find(const uint8_t *cdb, bool *bad_sa);
+/* The row as it stands in the table (with by_sa); NULL: opcode unknown. */
+const struct scsi_opcode *scsi_opcode_group(uint8_t opcode);
+/* True if @lun has this command. */
+bool scsi_opcode_on_lun(const struct scsi_opcode *op, const struct lun *lun);
+/* CDB field as a number (bytes 1..8). */
+uint64_t cdb_get(const uint8_t *cdb, struct cdb_field f);
+/* Length by group code, SPC-4 4.2.5.1; 0: vendor specific or variable. */
+unsigned cdb_group_len(uint8_t opcode);
+
+/* ---- handlers ---- */
+void scsi_start_reply(struct scsi_cmd *cmd);
+
+/* spc.c */
+void spc_good(struct scsi_cmd *cmd);
+void spc_report_luns(struct scsi_cmd *cmd);
+int spc_inquiry(struct scsi_cmd *cmd, uint8_t *buf);
+int spc_request_sense(struct scsi_cmd *cmd, uint8_t *buf);
+int spc_report_opcodes(struct scsi_cmd *cmd, uint8_t *buf);
+int spc_report_tmfs(struct scsi_cmd *cmd, uint8_t *buf);
+/* vpd.c */
+int vpd_inquiry(struct scsi_cmd *cmd, uint8_t *buf);
+/* mode-pages.c */
+int mode_sense(struct scsi_cmd *cmd, uint8_t *buf);
+/* sbc.c */
+int sbc_read_capacity10(struct scsi_cmd *cmd, uint8_t *buf);
+int sbc_read_capacity16(struct scsi_cmd *cmd, uint8_t *buf);
+void sbc_read(struct scsi_cmd *cmd);
+void sbc_write(struct scsi_cmd *cmd);
+void sbc_verify(struct scsi_cmd *cmd);
+void sbc_sync_cache(struct scsi_cmd *cmd);
+void sbc_start_stop(struct scsi_cmd *cmd);
+/* sbc-unmap.c */
+void sbc_unmap(struct scsi_cmd *cmd);
+void sbc_write_same(struct scsi_cmd *cmd);
+/* lba-status.c */
+void sbc_get_lba_status(struct scsi_cmd *cmd);
+void cowl_get_layer_status(struct scsi_cmd *cmd);
+
+#endif

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Data-out: immediate, unsolicited and by R2T, into the buffers that SCSI gives chunk by chunk.
+ *
+ * [0, received) has come and its digest was right. Data is taken in order only, inside what was
+ * allowed: FirstBurstLength without, the R2T's range with a tag. Data whose buffer isn't there
+ * yet waits in the socket, which holds up the whole connection; so where that could last (the
+ * data that would free a buffer may be behind it) a bounded amount is stashed instead.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "target/task.h"
+#define LOG_AREA "iscsi"
+#include "util/log.h"
+#include "util/size.h"
+
+static uint32_t unsolicited_end(const struct task *t)
+{
+    return MIN_OF(t->session->params.first_burst, t->cmd.edtl_bytes);
+}
+
+static bool wants_data(const struct task *t)
+{
+    return !t->scsi_done && !t->failure && !t->aborted;
+}
+
+static void free_stash(struct task *t)
+{
+    t->session->stash_bytes -= t->stash_alloc;
+    free(t->stash);
+    t->stash = NULL;
+    t->stash_len = t->stash_alloc = 0;
+}
+
+static void forget_buf(struct task *t)
+{
+    if (t->buf)
+        t->session->nr_waiting--;
+    t->buf = NULL;
+    t->tell_ready = false;
+}
+
+static void close_r2t(struct task *t)
+{
+    if (t->r2t_open)
+        t->session->nr_r2t--;
+    t->r2t_open = false;
+}
+
+void task_data_ended(struct task *t)
+{
+    forget_buf(t);
+    free_stash(t);
+    if (t->session->conn->rx.task == t)
+        conn_rx_kick(t->session->conn);
+}
+
+void task_data_forget(struct task *t)
+{
+    struct conn *c = t->session->conn;
+
+    t->unsolicited = false;
+    close_r2t(t);
+    task_data_ended(t);
+    if (c->rx.task == t) {
+        c->rx.task = NULL;
+        c->rx.sink = RX_DISCARD;
+    }
+}
+
+static void r2t_sent(struct tx_op *op, bool sent)
+{
+    struct task *t = container_of(op, struct task, r2t_op);
+
+    (void)sent;
+    t->ops_queued--;
+    task_put(t);
+}
+
+static void send_r2t(struct task *t)
+{
+    struct session *s = t->session;
+    struct conn *c = s->conn;
+    uint32_t len = MIN_OF(t->buf_at + t->buf_len - t->received, s->params.max_burst);
+
+    t->r2t_open = true;
+    t->r2t_ttt = conn_new_ttt(c);
+    t->r2t_end = t->received + len;
+    t->datasn = 0;
+    s->nr_r2t++;
+    pdu_r2t(t->r2t_op.bhs, t->cmd.lun_field, t->itt, t->r2t_ttt, t->r2tsn++, t->received, len);
+    conn_stamp(c, t->r2t_op.bhs, false);
+    t->r2t_op.done = r2t_sent;
+    t->ops_queued++;
+    conn_send(c, &t->r2t_op);
+    conn_rx_kick(c); /* what is blocked now would block the answer */
+}
+
+/* Tells SCSI if its buffer is full, else asks for the rest if nothing else will bring it. */
+static void progress(struct task *t, bool inside_op)
+{
+    const struct conn *c = t->session->conn;
+
+    if (!t->buf)
+        return;
+    if (t->received >= t->buf_at + t->buf_len) {
+        forget_buf(t);
+        if (inside_op) {
+            t->tell_ready = true;
+            loop_defer(&t->defer, LOOP_NOW);
+        } else {
+            scsi_cmd_data_out_ready(&t->cmd);
+        }
+    } else if (!t->unsolicited && !t->r2t_open && c->rx.task != t && c->state == CONN_FULL) {
+        send_r2t(t);
+    }
+}
+
+static void unstash(struct task *t)
+{
+    uint32_t from = MAX_OF(t->buf_at, t->stash_at);
+    uint32_t end = t->buf_at + t->buf_len;
+    uint32_t to = MIN_OF(end, t->stash_at + t->stash_len);
+
+    if (!t->stash)
+        return;
+    if (from < to)
+        memcpy(t->buf + (from - t->buf_at), t->stash + (from - t->stash_at), to - from);
+    if (t->stash_at + t->stash_len <= end)
+        free_stash(t);
+}
+
+void task_data_out(struct scsi_cmd *cmd, uint32_t offset, void *buf, uint32_t len)
+{
+    struct task *t = container_of(cmd, struct task, cmd);
+
+    if (!wants_data(t))
+        return;
+    t->buf = buf;
+    t->buf_at = offset;
+    t->buf_len = len;
+    t->session->nr_waiting++;
+    t->session->data_out_ns = now_ns();
+    unstash(t);
+    progress(t, true);
+    if (t->session->conn->rx.task == t)
+        conn_rx_kick(t->session->conn);
+}
+
+/* ---- receiving ------------------------------------------------------------------ */
+
+/*
+ * True where waiting might be forever: the buffer's release may hang on data behind this, or the
+ * chunk that SCSI asked for ends inside this PDU, and is handed over at the PDU's end only.
+ */
+static bool may_stash(const struct conn *c, const struct task *t)
+{
+    const struct session *s = c->session;
+
+    return s->nr_r2t || t->buf ||
+           (c->rx.blocked_ns && now_ns() - c->rx.blocked_ns >= SESSION_BLOCKED_NS);
+}
+
+static bool in_buf(const struct task *t, uint32_t pos)
+{
+    return t->buf && pos >= t->buf_at && pos < t->buf_at + t->buf_len;
+}
+
+static bool open_stash(struct task *t, uint32_t pos)
+{
+    struct session *s = t->session;
+    uint32_t need = unsolicited_end(t) - pos;
+
+    if (!may_stash(s->conn, t) || s->stash_bytes + need > SESSION_STASH_BYTES)
+        return false;
+    t->stash = malloc(need);
+    if (!t->stash)
+        return false;
+    t->stash_at = pos;
+    t->stash_len = 0;
+    t->stash_alloc = need;
+    s->stash_bytes += need;
+    return true;
+}
+
+uint8_t *task_rx_room(struct conn *c, uint32_t *room, bool *discard)
+{
+    struct task *t = c->rx.task;
+    uint32_t pos;
+
+    *discard = !t || !wants_data(t);
+    if (*discard)
+        return NULL;
+    pos = t->received + c->rx.placed_bytes;
+    if (in_buf(t, pos)) {
+        *room = MIN_OF(*room, t->buf_at + t->buf_len - pos);
+        return t->buf + (pos - t->buf_at);
+    }
+    if (!t->stash && (pos >= unsolicited_end(t) || !open_stash(t, pos)))
+        return NULL;
+    *room = MIN_OF(*room, t->stash_alloc - t->stash_len);
+    return *room ? t->stash + t->stash_len : NULL;
+}
+
+void task_rx_placed(struct conn *c, uint32_t bytes)
+{
+    struct task *t = c->rx.task;
+
+    if (!t || !wants_data(t))
+        return;
+    c->session->data_out_ns = c->rx.last_ns;
+    if (t->stash && !in_buf(t, t->received + c->rx.placed_bytes))
+        t->stash_len += bytes;
+}
+
+static bool data_out_allowed(const struct task *t, const struct pdu *p)
+{
+    uint32_t end = unsolicited_end(t);
+
+    if (p->ttt == PDU_NO_TAG) {
+        if (!t->unsolicited)
+            return false;
+    } else {
+        /* a tag that was not told yet can't be known */
+        if (!t->r2t_open || p->ttt != t->r2t_ttt || list_is_linked(&t->r2t_op.link))
+            return false;
+        end = t->r2t_end;
+    }
+    if (!wants_data(t)) /* only the end of it is waited for */
+        return true;
+    return p->data_out.datasn == t->datasn && p->data_out.offset_bytes == t->received &&
+           t->received <= end && p->data_bytes <= end - t->received;
+}
+
+void task_data_out_begin(struct conn *c, const struct pdu *p)
+{
+    struct task *t = task_find(c->session, p->itt);
+
+    if (!t || t->aborted || (t->responded && !t->unsolicited && !t->r2t_open)) {
+        c->rx.ignore = true; /* data for a command that was aborted meanwhile */
+        return;
+    }
+    if (!data_out_allowed(t, p)) {
+        log_notice("%s: Data-Out of ITT %#x out of place (DataSN %u, offset %u, %u bytes)", c->peer,
+                   p->itt, p->data_out.datasn, p->data_out.offset_bytes, p->data_bytes);
+        ffp_reject(c, PDU_REJECT_PROTOCOL);
+        t->unsolicited = false; /* nothing of it can be relied on */
+        close_r2t(t);
+        c->rx.task = t;
+        task_fail(t, TASK_FAIL_DATA);
+    }
+    c->rx.task = t;
+    c->rx.sink = RX_TASK;
+}
+
+/* The F bit: this burst is over. */
+static void burst_end(struct task *t, const struct pdu *p)
+{
+    if (p->ttt == PDU_NO_TAG) {
+        t->unsolicited = false;
+    } else if (t->r2t_open && p->ttt == t->r2t_ttt) {
+        close_r2t(t);
+        if (t->received < t->r2t_end)
+            task_fail(t, TASK_FAIL_DATA);
+    }
+    t->datasn = 0;
+}
+
+void task_data_end(struct conn *c, const struct pdu *p, bool digest_ok)
+{
+    struct task *t = c->rx.task;
+
+    c->rx.task = NULL;
+    if (!digest_ok)
+        ffp_reject(c, PDU_REJECT_DATA_DIGEST);
+    if (!t)
+        return;
+    t->ops_queued++; /* keeps it here */
+    if (!digest_ok)
+        task_fail(t, TASK_FAIL_CRC);
+    if (wants_data(t))
+        t->received += p->data_bytes;
+    if (p->opcode == PDU_DATA_OUT) {
+        t->datasn++;
+        if (p->final)
+            burst_end(t, p);
+        else if (p->ttt != PDU_NO_TAG && wants_data(t) && t->received == t->r2t_end)
+            task_fail(t, TASK_FAIL_DATA); /* 11.7.1: the last one has F */
+    }
+    if (wants_data(t))
+        progress(t, false);
+    t->ops_queued--;
+    task_respond(t);
+    task_put(t);
+}

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Vital product data. Identifiers come from the LUN's UUID and nothing else, so they are the same
+ * after every restart and wherever the same content is served as the same thing.
+ */
+#include <stdio.h>
+#include <string.h>
+#include "target/scsi-cmd.h"
+#include "target/target-int.h"
+#include "util/byteorder.h"
+#include "util/cow-wire.h"
+#include "util/size.h"
+
+/* A page: fills what follows the 4-byte header of a zeroed buffer; returns those bytes. */
+struct vpd_page {
+    uint8_t code;
+    bool cowl_only;
+    size_t (*fill)(const struct lun *lun, uint8_t *b);
+};
+
+static void put_serial(char text[33], const struct lun *lun)
+{
+    for (int i = 0; i < 16; i++)
+        snprintf(text + 2 * i, 3, "%02x", lun->id.b[i]);
+}
+
+static size_t fill_serial(const struct lun *lun, uint8_t *b)
+{
+    char text[33];
+
+    put_serial(text, lun);
+    memcpy(b, text, 32);
+    return 32;
+}
+
+/* ---- 83h, device identification, SPC-4 7.8.6 ---- */
+
+enum { CODE_BINARY = 1, CODE_ASCII = 2, CODE_UTF8 = 3 };
+enum { ASSOC_LUN = 0, ASSOC_PORT = 1, ASSOC_DEVICE = 2 };
+enum { ID_T10_VENDOR = 1, ID_NAA = 3, ID_REL_PORT = 4, ID_NAME = 8, ID_UUID = 10 };
+#define PROTO_ISCSI 5
+
+static size_t put_header(uint8_t *b, uint8_t code_set, uint8_t assoc, uint8_t type, uint8_t len)
+{
+    b[0] = code_set;
+    b[1] = (uint8_t)(assoc << 4 | type);
+    if (assoc != ASSOC_LUN) { /* PIV and the protocol the name is of */
+        b[0] |= PROTO_ISCSI << 4;
+        b[1] |= 0x80;
+    }
+    b[3] = len;
+    return 4;
+}
+
+/* NAA 3h, locally assigned: 60 bits of the UUID, its halves folded. */
+static size_t put_naa(uint8_t *b, const struct lun *lun)
+{
+    size_t n = put_header(b, CODE_BINARY, ASSOC_LUN, ID_NAA, 8);
+
+    for (size_t i = 0; i < 8; i++)
+        b[n + i] = lun->id.b[i] ^ lun->id.b[i + 8];
+    b[n] = (uint8_t)(0x30 | (b[n] & 0x0f));
+    return n + 8;
+}
+
+static size_t put_vendor_id(uint8_t *b, const struct lun *lun)
+{
+    char text[33];
+    size_t n = put_header(b, CODE_ASCII, ASSOC_LUN, ID_T10_VENDOR, 40);
+
+    put_serial(text, lun);
+    memcpy(b + n, "COWTGT  ", 8);
+    memcpy(b + n + 8, text, 32);
+    return n + 40;
+}
+
+/* SPC-5 7.7.6.11: all 128 bits */
+static size_t put_uuid(uint8_t *b, const struct lun *lun)
+{
+    size_t n = put_header(b, CODE_BINARY, ASSOC_LUN, ID_UUID, 18);
+
+    b[n] = 0x10;
+    memcpy(b + n + 2, lun->id.b, 16);
+    return n + 18;
+}
+
+/* There is one portal group, and each is a port. */
+static size_t put_port_number(uint8_t *b)
+{
+    size_t n = put_header(b, CODE_BINARY, ASSOC_PORT, ID_REL_PORT, 4);
+
+    put_be16(b + n + 2, 1);
+    return n + 4;
+}
+
+/* SPC-4 7.8.6.11: NUL-terminated, padded to a multiple of four. */
+static size_t put_name(uint8_t *b, uint8_t assoc, const char *name, const char *suffix)
+{
+    int len = snprintf((char *)b + 4, 252, "%s%s", name, suffix);
+
+    put_header(b, CODE_UTF8, assoc, ID_NAME, (uint8_t)round_up_pow2((uint64_t)len + 1, 4));
+    return 4u + b[3];
+}
+
+static size_t fill_identification(const struct lun *lun, uint8_t *b)
+{
+    const char *name = target_name(lun->target);
+    size_t n = 0;
+
+    n += put_naa(b + n, lun);
+    n += put_vendor_id(b + n, lun);
+    n += put_uuid(b + n, lun);
+    n += put_port_number(b + n);
+    n += put_name(b + n, ASSOC_PORT, name, ",t,0x0001");
+    n += put_name(b + n, ASSOC_DEVICE, name, "");
+    return n;
+}
+
+/* ---- block pages, SBC-3 6.5 ---- */
+
+#define OPTIMAL_TRANSFER_BYTES (1u << 20)
+#define PREFERRED_BYTES        4096u
+
+static uint32_t granularity_blocks(const struct lun *lun)
+{
+    const struct blk_limits *l = &blk_head_node(&lun->head)->limits;
+    uint32_t bytes = l->granularity_bytes ? l->granularity_bytes : l->align_bytes;
+
+    return MAX_OF(bytes, PREFERRED_BYTES) >> lun->block_shift;
+}
+
+static size_t fill_block_limits(const struct lun *lun, uint8_t *b)
+{
+    unsigned shift = lun->block_shift;
+    uint8_t *page = b - 4; /* offsets as in the standard's table */
+
+    put_be16(page + 6, PREFERRED_BYTES >> shift);
+    put_be32(page + 8, LUN_MAX_TRANSFER_BYTES >> shift);
+    put_be32(page + 12, OPTIMAL_TRANSFER_BYTES >> shift);
+    put_be32(page + 20, (uint32_t)(LUN_MAX_UNMAP_BYTES >> shift));
+    put_be32(page + 24, LUN_MAX_UNMAP_DESCS);
+    put_be32(page + 28, granularity_blocks(lun));
+    put_be32(page + 32, 0x80000000u); /* UGAVALID, alignment 0 */
+    put_be64(page + 36, LUN_MAX_WRITE_SAME_BYTES >> shift);
+    return 60;
+}
+
+static size_t fill_characteristics(const struct lun *lun, uint8_t *b)
+{
+    (void)lun;
+    put_be16(b, 1); /* not a rotating medium */
+    return 60;
+}
+
+static size_t fill_provisioning(const struct lun *lun, uint8_t *b)
+{
+    b[1] = 0x80 | 0x40 | 0x20 | 0x04; /* LBPU, LBPWS, LBPWS10, LBPRZ */
+    if (lun->anchored_zeros)
+        b[1] |= 0x02; /* ANC_SUP */
+    b[2] = 0x02;      /* thin */
+    return 4;
+}
+
+static size_t fill_cow_layer(const struct lun *lun, uint8_t *b)
+{
+    return cowl_page_encode(&lun->cowl, 0, b - 4) - 4;
+}
+
+static size_t fill_list(const struct lun *lun, uint8_t *b);
+
+/* Ascending: page 00h lists them in this order. */
+static const struct vpd_page pages[] = {
+    {0x00, false, fill_list},
+    {0x80, false, fill_serial},
+    {0x83, false, fill_identification},
+    {0xb0, false, fill_block_limits},
+    {0xb1, false, fill_characteristics},
+    {0xb2, false, fill_provisioning},
+    {COWL_VPD_PAGE, true, fill_cow_layer},
+    {0, false, NULL},
+};
+
+static bool page_on_lun(const struct vpd_page *p, const struct lun *lun)
+{
+    return !p->cowl_only || lun->has_cowl;
+}
+
+static size_t fill_list(const struct lun *lun, uint8_t *b)
+{
+    size_t n = 0;
+
+    for (const struct vpd_page *p = pages; p->fill; p++) {
+        if (page_on_lun(p, lun))
+            b[n++] = p->code;
+    }
+    return n;
+}
+
+int vpd_inquiry(struct scsi_cmd *cmd, uint8_t *buf)
+{
+    size_t len;
+
+    for (const struct vpd_page *p = pages; p->fill; p++) {
+        if (p->code != cmd->cdb[2] || !page_on_lun(p, cmd->lun))
+            continue;
+        len = p->fill(cmd->lun, buf + 4);
+        buf[0] = 0; /* direct access block device, connected */
+        buf[1] = p->code;
+        put_be16(buf + 2, (uint16_t)len);
+        return (int)len + 4;
+    }
+    cmd_fail_cdb_field(cmd, 2, -1);
+    return -1;
+}
