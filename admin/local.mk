@@ -1,1 +1,61 @@
-# Sources of admin/
+# The daemon is every room; the tool talks to its socket and links util only.
+noinst_LIBRARIES += libadmin.a
+libadmin_a_SOURCES = \
+	admin/background.c \
+	admin/background.h \
+	admin/chain-info.c \
+	admin/chain-info.h \
+	admin/chains.c \
+	admin/chains.h \
+	admin/cmd-block.c \
+	admin/cmd-chain.c \
+	admin/cmd-job.c \
+	admin/cmd-query.c \
+	admin/commands.c \
+	admin/commands.h \
+	admin/control.c \
+	admin/control.h \
+	admin/daemon.h \
+	admin/events.c \
+	admin/events.h \
+	admin/export.c \
+	admin/json-stream.c \
+	admin/json-stream.h \
+	admin/json-util.c \
+	admin/json-util.h \
+	admin/paths.c \
+	admin/paths.h \
+	admin/pull.c \
+	admin/pull.h \
+	admin/qmp-client.h \
+	admin/qmp-meta.c \
+	admin/qmp-meta.h \
+	admin/record.c \
+	admin/record.h \
+	admin/secret.c \
+	admin/secret.h \
+	admin/serve.c \
+	admin/state.c \
+	admin/state.h \
+	admin/streams.c
+
+sbin_PROGRAMS += cowtgtd
+cowtgtd_SOURCES = admin/cowtgtd.c
+cowtgtd_LDADD = libadmin.a libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS) $(JANSSON_LIBS)
+
+noinst_LIBRARIES += libcli.a
+libcli_a_SOURCES = \
+	admin/cli-args.c \
+	admin/cli-chain.c \
+	admin/cli-client.c \
+	admin/cli-job.c \
+	admin/cli-misc.c \
+	admin/cli-print.c \
+	admin/cli-table.c \
+	admin/cli.h \
+	admin/json-stream.c \
+	admin/paths.c
+
+bin_PROGRAMS += cowtgt
+cowtgt_SOURCES = admin/cowtgt.c
+cowtgt_LDADD = libcli.a $(UTIL_LIBS) $(JANSSON_LIBS)

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The chains this daemon serves: layers, the target that shows them, and what is remembered of
+ * them. Invariant: nothing is served before its record is on disk, and a record goes from disk
+ * before the name is free again.
+ *
+ * A chain is changed by one command at a time (chain_claim); others are told that it is in use.
+ */
+#ifndef COWTGT_CHAINS_H
+#define COWTGT_CHAINS_H
+
+#include "admin/daemon.h"
+#include "admin/state.h"
+#include "lun-backends/block.h"
+#include "lun-backends/chain.h"
+#include "lun-backends/job.h"
+#include "target/target.h"
+
+#define DEFAULT_SOURCE_TIMEOUT_S 120
+#define TARGET_PREFIX            "iqn.2026-11.org.cowtgt:" /* where the user gives no --target */
+
+struct layer {
+    struct blk_node *node; /* format node; holds a reference */
+    char *filename;
+    char format[16];
+    struct uuid uuid;
+    uint16_t lun;
+    bool writable;
+};
+
+struct chain {
+    struct list_head link;
+    struct daemon *d;
+    struct chain_record *rec;
+    unsigned refs;
+    const char *claimed;  /* what the command that changes it is doing; NULL: free */
+    struct error failure; /* why it is not served; msg "" if it is or will be */
+    struct target *target;
+    unsigned nr_layers;
+    struct layer *layers;    /* local ones, [0] = lowest */
+    struct blk_node *remote; /* below layers[0]; NULL: none (any more) */
+    struct blk_node *filter; /* copy-on-read above the top; NULL: none */
+    struct job *stream;      /* NULL: none runs */
+    bool removed;            /* off the list; whoever still has a reference lets go soon */
+};
+
+struct chain *chain_find(struct daemon *d, const char *name);
+/* DeviceNotFound in @err if there is none. */
+struct chain *chain_lookup(struct daemon *d, const char *name, struct error *err);
+/* By chain name, or by the node name of one of its layers. */
+struct chain *chain_lookup_device(struct daemon *d, const char *device, struct error *err);
+struct chain *chain_get(struct chain *c);
+void chain_put(struct chain *c);
+/* For one command at a time: -EBUSY if another has it. */
+int chain_claim(struct chain *c, const char *doing, struct error *err);
+void chain_release(struct chain *c);
+
+/* A new chain, claimed and listed, for a record that is not in the state yet: takes @rec over, on
+ * failure too. */
+struct chain *chain_new(struct daemon *d, struct chain_record *rec, const char *doing,
+                        struct error *err);
+/* Closes everything (coroutine) and takes the chain off the list; the record with it. */
+void co_chain_discard(struct chain *c);
+
+struct layer *chain_top(const struct chain *c);
+/* What LUN 0 is rooted at: the filter or the top layer. */
+struct blk_node *chain_disk_node(const struct chain *c);
+/* Takes a reference on @node. */
+int chain_add_layer(struct chain *c, struct blk_node *node, const char *filename,
+                    const char *format, bool writable, const struct uuid *uuid, struct error *err);
+
+/* Target, LUN 0, layer LUNs, as the record says. On failure nothing is served. */
+int co_chain_serve(struct chain *c, struct error *err);
+/* Ends sessions, target, nodes. Jobs have ended before. */
+void co_chain_close_down(struct chain *c);
+/* VPD D5h of all LUNs anew; @announce: INQUIRY DATA HAS CHANGED. */
+void chain_update_pages(struct chain *c, bool announce);
+
+enum cowl_view chain_view(const struct chain_record *rec);
+/* The name a target gets by default; -EINVAL where the name can't be part of one. */
+int chain_default_target(const char *chain_name, char *out, size_t len);
+
+/* At start: opens and serves every chain of the state. One that fails stays listed with why. */
+void co_chains_reopen(struct daemon *d);
+/* At the end: jobs stopped (they go on at the next start), everything closed clean. */
+void co_chains_close_all(struct daemon *d);
+
+/* ---- export.c ------------------------------------------------------------------------- */
+/* Opens the image and what is below it, fills layers and, the first time, formats. */
+int co_chain_open_export(struct chain *c, struct error *err);
+
+/* ---- pull.c --------------------------------------------------------------------------- */
+/* Opens overlay and source again after a restart. */
+int co_chain_open_pull(struct chain *c, struct error *err);
+
+/* ---- streams.c -------------------------------------------------------------------------- */
+struct stream_opts {
+    const char *job_id; /* NULL: the chain's name */
+    uint64_t speed_bytes;
+    enum job_on_error on_error;
+    bool paused;
+    bool auto_finalize, auto_dismiss;
+};
+int chain_start_stream(struct chain *c, const struct stream_opts *opts, struct error *err);
+/* The stream's wish in the record follows what the user does to the job; coroutine, saves. */
+void co_chain_note_job(struct daemon *d, const struct job *job);
+/* Cancels it if there is one, waits for its end. */
+void co_chain_stop_stream(struct chain *c);
+
+#endif

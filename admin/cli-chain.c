@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Showing chains: the list, and one as a tree from the top layer down. */
+#include "admin/cli.h"
+
+#include <string.h>
+
+#include "util/size.h"
+
+#define MAX_INDENT 12 /* a chain of a thousand layers still fits a terminal */
+
+static void put_layer_name(const json_t *layer)
+{
+    const char *name = cli_str(layer, cli_bool(layer, "local") ? "filename" : "url");
+    const char *slash = cli_bool(layer, "local") ? strrchr(name, '/') : NULL;
+
+    cli_put(slash ? slash + 1 : name);
+}
+
+static void put_layer_facts(const json_t *layer, const json_t *source)
+{
+    printf("  %s, ", cli_str(layer, "format"));
+    cli_put_size(cli_int(layer, "virtual-size"));
+    if (json_object_get(layer, "allocated")) {
+        fputs(", ", stdout);
+        cli_put_size(cli_int(layer, "allocated"));
+        fputs(" on disk", stdout);
+    }
+    fputs(cli_bool(layer, "sealed") ? ", sealed" : ", not sealed", stdout);
+    if (cli_bool(layer, "local")) {
+        fputs(", here: ", stdout);
+        cli_put(cli_str(layer, "filename"));
+    } else if (cli_bool(source, "connected")) {
+        fputs(", remote, connected", stdout);
+    } else {
+        printf(", remote, away for %lld s", cli_int(source, "down-seconds"));
+    }
+}
+
+static void put_tree(const json_t *chain)
+{
+    const json_t *layers = json_object_get(chain, "layers");
+    const json_t *source = json_object_get(chain, "source");
+    int depth = 0;
+
+    for (size_t i = json_array_size(layers); i-- > 0; depth++) {
+        const json_t *layer = json_array_get(layers, i);
+        int indent = 2 + 3 * (depth < MAX_INDENT ? depth : MAX_INDENT);
+
+        printf("%*s%s", indent, "", depth ? "└─ " : "");
+        if (cli_bool(layer, "local"))
+            printf("LUN %lld  ", cli_int(layer, "lun"));
+        put_layer_name(layer);
+        put_layer_facts(layer, source);
+        putchar('\n');
+    }
+}
+
+static void put_sessions(const json_t *chain)
+{
+    const json_t *s, *list = json_object_get(chain, "sessions");
+    size_t i;
+
+    if (!json_array_size(list))
+        puts("  nobody is logged in");
+    json_array_foreach (list, i, s) {
+        printf("  logged in: ");
+        cli_put(cli_str(s, "initiator"));
+        printf(" from %s (session %lld)\n", cli_str(s, "peer"), cli_int(s, "id"));
+    }
+}
+
+static void put_progress(const json_t *chain)
+{
+    const json_t *job = json_object_get(chain, "job"), *source = json_object_get(chain, "source");
+
+    printf("  local: %.1f %%", cli_real(chain, "local-percent"));
+    if (job)
+        printf(", %s job '%s' is %s", cli_str(job, "type"), cli_str(job, "id"),
+               cli_str(job, "status"));
+    if (source) {
+        fputs(", read from the source: ", stdout);
+        cli_put_size(cli_int(source, "bytes-read"));
+    }
+    putchar('\n');
+    if (source && !cli_bool(source, "connected")) {
+        fputs("  the source is away: ", stdout);
+        cli_put(cli_str(source, "last-error"));
+        putchar('\n');
+    }
+}
+
+static void put_chain(const json_t *chain)
+{
+    printf("%s  %s\n", cli_str(chain, "name"), cli_str(chain, "target"));
+    if (json_object_get(chain, "error")) {
+        fputs("  NOT SERVED: ", stdout);
+        cli_put(cli_str(chain, "error"));
+        putchar('\n');
+    }
+    printf("  LUN 0 is the disk, ");
+    cli_put_size(cli_int(chain, "virtual-size"));
+    printf(", %s; layers are shown %s; generation %lld\n",
+           cli_bool(chain, "writable") ? "writable" : "read-only", cli_str(chain, "view"),
+           cli_int(chain, "generation"));
+    put_tree(chain);
+    put_progress(chain);
+    put_sessions(chain);
+}
+
+int cli_run_chain_show(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
+{
+    json_t *list;
+    int status = cli_execute(cli, cmd->execute, args, &list);
+
+    if (list)
+        put_chain(json_array_get(list, 0));
+    json_decref(list);
+    return status;
+}
+
+int cli_run_chain_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
+{
+    json_t *list, *c;
+    int status = cli_execute(cli, cmd->execute, args, &list);
+    size_t i;
+
+    json_array_foreach (list, i, c) {
+        printf("%s  %s  ", cli_str(c, "name"), cli_str(c, "target"));
+        cli_put_size(cli_int(c, "virtual-size"));
+        printf("  %s  %zu layers  %.1f %% local  %zu sessions", cli_str(c, "state"),
+               json_array_size(json_object_get(c, "layers")), cli_real(c, "local-percent"),
+               json_array_size(json_object_get(c, "sessions")));
+        if (json_object_get(c, "error")) {
+            fputs("  ", stdout);
+            cli_put(cli_str(c, "error"));
+        }
+        putchar('\n');
+    }
+    json_decref(list);
+    return status;
+}
+
+static void put_warnings(const json_t *chain)
+{
+    const json_t *w;
+    size_t i;
+
+    json_array_foreach (json_object_get(chain, "warnings"), i, w)
+        fprintf(stderr, "cowtgt: warning: %s\n", json_string_value(w));
+}
+
+int cli_run_chain_export(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
+{
+    json_t *chain;
+    int status = cli_execute(cli, cmd->execute, args, &chain);
+
+    if (chain) {
+        printf("%s is served as %s\n", cli_str(chain, "name"), cli_str(chain, "target"));
+        put_tree(chain);
+    }
+    json_decref(chain);
+    return status;
+}
+
+int cli_run_chain_pull(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
+{
+    json_t *chain;
+    int status = cli_execute(cli, cmd->execute, args, &chain);
+    const json_t *job = json_object_get(chain, "job");
+
+    if (chain) {
+        put_warnings(chain);
+        printf("%s is served as %s, local data in ", cli_str(chain, "name"),
+               cli_str(chain, "target"));
+        cli_put(cli_str(chain, "image"));
+        putchar('\n');
+    }
+    if (job)
+        printf("job '%s' copies in the background: cowtgt job wait %s\n", cli_str(job, "id"),
+               cli_str(job, "id"));
+    json_decref(chain);
+    return status;
+}

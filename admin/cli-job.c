@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Jobs: list, show, wait with progress, cancel. */
+#include "admin/cli.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "admin/qmp-client.h"
+#include "util/size.h"
+
+#define POLL_MS       200
+#define PLAIN_LINE_S  5.0
+#define BAR_CHARS     30
+#define RATE_WINDOW_S 3.0
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int sig)
+{
+    (void)sig;
+    interrupted = 1;
+}
+
+static void catch_interrupt(void)
+{
+    struct sigaction sa = {.sa_handler = on_interrupt}; /* no SA_RESTART: poll() has to end */
+
+    sigaction(SIGINT, &sa, NULL);
+}
+
+static double now_s(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static double percent(const json_t *job)
+{
+    long long len = cli_int(job, "len");
+
+    return len ? 100.0 * (double)cli_int(job, "offset") / (double)len : 0;
+}
+
+static void put_job(const json_t *job)
+{
+    const char *status = cli_str(job, "status");
+
+    if (cli_bool(job, "paused") && !strcmp(status, "running"))
+        status = "pausing";
+    printf("%s  %s  %s  %.1f %%  ", cli_str(job, "device"), cli_str(job, "type"), status,
+           percent(job));
+    cli_put_size(cli_int(job, "offset"));
+    fputs(" of ", stdout);
+    cli_put_size(cli_int(job, "len"));
+    if (cli_int(job, "speed")) {
+        fputs("  limit ", stdout);
+        cli_put_size(cli_int(job, "speed"));
+        fputs("/s", stdout);
+    }
+    if (strcmp(cli_str(job, "io-status"), "ok"))
+        printf("  stopped by an error: %s", cli_str(job, "io-status"));
+    putchar('\n');
+}
+
+int cli_run_job_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
+{
+    json_t *list, *job;
+    int status = cli_execute(cli, cmd->execute, args, &list);
+    size_t i;
+
+    json_array_foreach (list, i, job)
+        put_job(job);
+    json_decref(list);
+    return status;
+}
+
+/* How the last job of this name ended; a new reference, NULL if none is remembered. */
+static json_t *ask_ended(struct cli *cli, const char *id)
+{
+    json_t *history, *found = NULL;
+
+    if (cli_ask(cli, "query-job-history", NULL, &history))
+        return NULL;
+    for (size_t i = json_array_size(history); i-- > 0 && !found;) {
+        json_t *entry = json_array_get(history, i);
+
+        if (!strcmp(cli_str(entry, "device"), id))
+            found = json_incref(entry);
+    }
+    json_decref(history);
+    return found;
+}
+
+/* A running job; *job NULL if there is none of this name. */
+static int ask_job(struct cli *cli, const char *id, json_t **job)
+{
+    json_t *list;
+    int status = cli_ask(cli, "query-block-jobs", NULL, &list);
+
+    *job = json_incref(cli_find(list, "device", id));
+    json_decref(list);
+    return status;
+}
+
+/* Says how a job ended: 0 if well. Takes the reference. */
+static int report_end(struct cli *cli, const char *id, json_t *ended)
+{
+    const char *result = cli_str(ended, "result");
+    int status = CLI_OK;
+
+    if (!ended)
+        return cli_fail("no job is named '%s'", id);
+    if (cli->json) {
+        json_dumpf(ended, stdout, 0);
+        putchar('\n');
+    } else if (strcmp(result, "failed")) {
+        printf("%s: %s\n", id, result);
+    }
+    if (!strcmp(result, "failed"))
+        status = cli_fail("job '%s' failed: %s", id, cli_str(ended, "error"));
+    json_decref(ended);
+    return status;
+}
+
+int cli_run_job_show(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
+{
+    const char *id = cli_str(args, "device");
+    json_t *job;
+    int status = ask_job(cli, id, &job);
+
+    (void)cmd;
+    if (status)
+        return status;
+    if (!job)
+        return report_end(cli, id, ask_ended(cli, id));
+    if (cli->json) {
+        json_dumpf(job, stdout, 0);
+        putchar('\n');
+    } else {
+        put_job(job);
+    }
+    json_decref(job);
+    return CLI_OK;
+}
+
+/* ---- waiting ----------------------------------------------------------------------------------
+ */
+
+struct progress {
+    bool bar;   /* standard output is a terminal */
+    bool quiet; /* --json */
+    bool bar_drawn;
+    double rate_since_s, next_line_s;
+    long long rate_from;
+    double rate; /* bytes/s, -1: not known yet */
+};
+
+static void update_rate(struct progress *p, long long offset)
+{
+    double now = now_s();
+
+    if (p->rate_since_s == 0 || offset < p->rate_from) {
+        p->rate_since_s = now;
+        p->rate_from = offset;
+    } else if (now - p->rate_since_s >= RATE_WINDOW_S) {
+        p->rate = (double)(offset - p->rate_from) / (now - p->rate_since_s);
+        p->rate_since_s = now;
+        p->rate_from = offset;
+    }
+}
+
+static void put_numbers(const struct progress *p, const json_t *job)
+{
+    printf("%5.1f %%  ", percent(job));
+    cli_put_size(cli_int(job, "offset"));
+    fputs(" of ", stdout);
+    cli_put_size(cli_int(job, "len"));
+    if (cli_bool(job, "paused"))
+        fputs("  paused", stdout);
+    else if (p->rate >= 0) {
+        fputs("  ", stdout);
+        cli_put_size((long long)p->rate);
+        fputs("/s", stdout);
+    }
+}
+
+static void put_bar(struct progress *p, const char *id, const json_t *job)
+{
+    int filled = (int)(percent(job) / 100 * BAR_CHARS);
+
+    printf("\r%s [", id);
+    for (int i = 0; i < BAR_CHARS; i++)
+        putchar(i < filled ? '#' : ' ');
+    fputs("] ", stdout);
+    put_numbers(p, job);
+    fputs("\033[K", stdout); /* to the end of the line */
+    p->bar_drawn = true;
+    fflush(stdout);
+}
+
+static void show_progress(struct progress *p, const char *id, const json_t *job)
+{
+    update_rate(p, cli_int(job, "offset"));
+    if (p->quiet)
+        return;
+    if (p->bar) {
+        put_bar(p, id, job);
+    } else if (now_s() >= p->next_line_s) {
+        printf("%s: ", id);
+        put_numbers(p, job);
+        putchar('\n');
+        fflush(stdout);
+        p->next_line_s = now_s() + PLAIN_LINE_S;
+    }
+}
+
+static void end_bar(struct progress *p)
+{
+    if (p->bar_drawn)
+        putchar('\n');
+    p->bar_drawn = false;
+}
+
+/* A while, or until something happens in the daemon. Events are only a reason to look again. */
+static int pause_between(struct cli *cli)
+{
+    struct error err = ERROR_INIT;
+    json_t *event = NULL;
+    int ret = qmp_client_event(cli->qmp, POLL_MS, &event, &err);
+
+    json_decref(event);
+    return ret < 0 ? cli_fail("%s", err.msg) : CLI_OK;
+}
+
+static int wait_for_end(struct cli *cli, const char *id)
+{
+    struct progress p = {
+        .bar = isatty(STDOUT_FILENO) && !cli->json,
+        .quiet = cli->json,
+        .rate = -1,
+    };
+    json_t *job;
+    int status;
+
+    catch_interrupt();
+    for (;;) {
+        status = ask_job(cli, id, &job);
+        if (status || !job || !strcmp(cli_str(job, "status"), "concluded"))
+            break;
+        show_progress(&p, id, job);
+        json_decref(job);
+        status = pause_between(cli);
+        if (status)
+            break;
+        if (interrupted) {
+            end_bar(&p);
+            return cli_fail(
+                "no longer waiting; job '%s' goes on in the daemon (cowtgt job wait %s)", id, id);
+        }
+    }
+    end_bar(&p);
+    if (status)
+        return status;
+    json_decref(job);
+    return report_end(cli, id, ask_ended(cli, id));
+}
+
+int cli_run_job_wait(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
+{
+    (void)cmd;
+    return wait_for_end(cli, cli_str(args, "device"));
+}
+
+int cli_run_job_cancel(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
+{
+    json_t *ret;
+    int status;
+
+    json_object_set_new(args, "force", json_true()); /* a paused job, too */
+    status = cli_ask(cli, cmd->execute, args, &ret);
+    json_decref(ret);
+    return status ? status : wait_for_end(cli, cli_str(args, "device"));
+}

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The commands of cowtgt: the one table. */
+#include "admin/cli.h"
+
+#include <stddef.h>
+
+#define ARGS(...) ((const struct cli_arg[]){__VA_ARGS__, {.name = NULL}})
+#define POS(name_, kind_, key_, help_)                                             \
+    {                                                                              \
+        .name = name_, .kind = kind_, .key = key_, .help = help_, .required = true \
+    }
+#define OPT(name_, metavar_, kind_, key_, help_)                                      \
+    {                                                                                 \
+        .name = name_, .metavar = metavar_, .kind = kind_, .key = key_, .help = help_ \
+    }
+#define FLAG(name_, kind_, key_, help_) OPT(name_, NULL, kind_, key_, help_)
+#define MUST(name_, metavar_, kind_, key_, help_)                                      \
+    {                                                                                  \
+        .name = name_, .metavar = metavar_, .kind = kind_, .key = key_, .help = help_, \
+        .required = true                                                               \
+    }
+
+#define ACCESS_OPTIONS                                                                            \
+    OPT("--target", "IQN", CLI_STRING, "target", "name of the target (default: made from NAME)"), \
+        OPT("--allow", "IQN", CLI_LIST, "allow",                                                  \
+            "initiator that may log in, repeatable (default: every one)"),                        \
+        OPT("--user", "NAME", CLI_STRING, "user", "user that initiators log in as (not yet)"),    \
+        OPT("--secret-file", "FILE", CLI_PATH, "secret-file", "file with that secret (not yet)")
+
+static const struct cli_arg name_pos[] = {
+    POS("NAME", CLI_STRING, "name", "the chain"),
+    {.name = NULL},
+};
+
+static const struct cli_arg job_pos[] = {
+    POS("JOB", CLI_STRING, "device", "the job; a pull's job has the chain's name"),
+    {.name = NULL},
+};
+
+static const struct cli_arg export_options[] = {
+    OPT("--format", "F", CLI_STRING, "format", "qcow2 or raw (default: looked at once and kept)"),
+    ACCESS_OPTIONS,
+    FLAG("--writable", CLI_TRUE, "writable", "LUN 0 may be written to"),
+    OPT("--view", "V", CLI_STRING, "view",
+        "what layer LUNs show: flat (the disk as it was), delta (one layer's own data), image (the "
+        "file's bytes)"),
+    FLAG("--probe-backing", CLI_TRUE, "probe-backing",
+         "look at backing files without a recorded format (default: they are raw)"),
+    {.name = NULL},
+};
+
+static const struct cli_arg pull_options[] = {
+    MUST("--into", "DIR", CLI_PATH, "into", "where the overlay NAME.qcow2 is made"),
+    OPT("--source-secret-file", "FILE", CLI_PATH, "source-secret-file",
+        "secret of USER at the source"),
+    FLAG("--quiesced", CLI_TRUE, "quiesced", "nobody writes to the source, though it could be"),
+    ACCESS_OPTIONS,
+    OPT("--format", "F", CLI_STRING, "format", "format of the local copy: qcow2 (raw: not yet)"),
+    FLAG("--keep-layers", CLI_TRUE, "keep-layers", "copy the layers one by one (not yet)"),
+    OPT("--base", "LAYER", CLI_STRING, "base", "stop at a layer that stays remote (not yet)"),
+    FLAG("--no-stream", CLI_FALSE, "stream", "do not copy in the background"),
+    FLAG("--no-copy-on-read", CLI_FALSE, "copy-on-read", "do not keep what is read"),
+    OPT("--speed", "BYTES/s", CLI_SIZE, "speed", "limit of the background copy"),
+    OPT("--source-timeout", "SECONDS", CLI_NUMBER, "source-timeout",
+        "how long commands wait for a source that is away (default 120)"),
+    {.name = NULL},
+};
+
+static const struct cli_arg stream_options[] = {
+    OPT("--base", "LAYER", CLI_STRING, "base", "stop at a layer that stays (not yet)"),
+    OPT("--speed", "N", CLI_SIZE, "speed", "bytes per second (default: no limit)"),
+    OPT("--on-error", "ACTION", CLI_STRING, "on-error",
+        "report (default), ignore, stop or enospc (stop when the disk is full)"),
+    {.name = NULL},
+};
+
+const struct cli_cmd cli_commands[] = {
+    {"chain", "export", "serve IMAGE and its backing chain: LUN 0 the disk, LUN 1..N the layers",
+     "chain-export",
+     ARGS(POS("NAME", CLI_STRING, "name", "name for the chain"),
+          POS("IMAGE", CLI_PATH, "image", "the top image")),
+     export_options, cli_run_chain_export},
+    {"chain", "pull", "serve a remote disk at once over a local overlay, and copy it", "chain-pull",
+     ARGS(POS("NAME", CLI_STRING, "name", "name for the chain"),
+          POS("iscsi://[USER@]HOST[:PORT]/IQN[/LUN]", CLI_STRING, "url", "the source")),
+     pull_options, cli_run_chain_pull},
+    {"chain", "list", "all chains", "query-chains", NULL, NULL, cli_run_chain_list},
+    {"chain", "show", "a chain as a tree", "query-chains", name_pos, NULL, cli_run_chain_show},
+    {"chain", "remove", "stop serving a chain; its image files stay", "chain-remove", name_pos,
+     ARGS(FLAG("--force", CLI_TRUE, "force", "also while it is in use")), cli_run_plain},
+    {"job", "list", "all jobs", "query-block-jobs", NULL, NULL, cli_run_job_list},
+    {"job", "show", "a job, or how it ended", "query-block-jobs", job_pos, NULL, cli_run_job_show},
+    {"job", "wait", "show a job's progress until it ends", "query-block-jobs", job_pos, NULL,
+     cli_run_job_wait},
+    {"job", "pause", "pause a job", "block-job-pause", job_pos, NULL, cli_run_plain},
+    {"job", "resume", "let a paused job go on", "block-job-resume", job_pos, NULL, cli_run_plain},
+    {"job", "cancel", "end a job early and wait for its end", "block-job-cancel", job_pos, NULL,
+     cli_run_job_cancel},
+    {"job", "set-speed", "limit a job", "block-job-set-speed",
+     ARGS(POS("JOB", CLI_STRING, "device", "the job"),
+          POS("BYTES/s", CLI_SIZE, "speed", "0: no limit")),
+     NULL, cli_run_plain},
+    {"stream", "start", "start a stream by hand", "block-stream",
+     ARGS(POS("NAME", CLI_STRING, "device", "the chain")), stream_options, cli_run_plain},
+    {"discover", NULL, "targets of another host, their LUNs and chains", "discover",
+     ARGS(POS("HOST[:PORT]", CLI_STRING, "host", "portal to ask")), NULL, cli_run_discover},
+    {"session", "list", "who is connected", "query-sessions", NULL, NULL, cli_run_session_list},
+    {"session", "close", "drop a session", "session-close",
+     ARGS(POS("ID", CLI_NUMBER, "id", "as session list says")), NULL, cli_run_plain},
+    {"event", "follow", "print events as they come", NULL, NULL, NULL, cli_run_event_follow},
+    {"status", NULL, "the daemon: version, portals, what it serves", "query-daemon", NULL, NULL,
+     cli_run_status},
+    {"qmp", NULL, "send JSON to the control socket as it is", NULL,
+     ARGS(POS("JSON", CLI_STRING, "json", "{\"execute\": ...}")), NULL, cli_run_qmp},
+    {.noun = NULL},
+};

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * cowtgt, the tool: one table of commands feeds dispatch, --help and --dump-commands (from which
+ * man page and completion are checked). Links util/ and jansson, nothing of the daemon.
+ */
+#ifndef COWTGT_CLI_H
+#define COWTGT_CLI_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include "util/error.h"
+
+struct qmp_client;
+
+struct cli {
+    bool json;
+    struct qmp_client *qmp;
+};
+
+enum cli_kind {
+    CLI_TRUE,  /* a flag: key = true */
+    CLI_FALSE, /* a flag: key = false */
+    CLI_STRING,
+    CLI_PATH, /* made absolute: the daemon has another current directory */
+    CLI_SIZE, /* with k M G T */
+    CLI_NUMBER,
+    CLI_LIST, /* repeatable */
+};
+
+struct cli_arg {
+    const char *name;    /* "--format", or "NAME" of a positional; NULL ends a list */
+    const char *metavar; /* of an option that takes a value */
+    enum cli_kind kind;
+    const char *key; /* in the arguments of the control command */
+    const char *help;
+    bool required; /* an option that must be given (positionals always must) */
+};
+
+/* Statuses of the tool. */
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+
+struct cli_cmd {
+    const char *noun, *verb; /* verb NULL: the noun alone */
+    const char *help;
+    const char *execute;                         /* the control command */
+    const struct cli_arg *positionals, *options; /* NULL: none */
+    int (*run)(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+};
+
+extern const struct cli_cmd cli_commands[]; /* noun NULL ends it */
+
+/* argv -> arguments of the control command; NULL with @err (a usage error). */
+json_t *cli_parse(const struct cli_cmd *cmd, int argc, char **argv, struct error *err);
+void cli_print_help(void);
+void cli_print_usage(const struct cli_cmd *cmd, FILE *f);
+void cli_print_command_help(const struct cli_cmd *cmd);
+/* NOUN, VERB, control command and options of each, tab-separated; for tests and completion. */
+void cli_dump_commands(void);
+
+/* Executes; the return value is in *ret, a new reference. Prints errors. */
+int cli_ask(struct cli *cli, const char *name, json_t *args, json_t **ret);
+/* The same for what the user asked for: with --json the reply is printed and *ret is NULL, the
+ * caller has nothing left to show. */
+int cli_execute(struct cli *cli, const char *name, json_t *args, json_t **ret);
+int cli_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- showing things ---------------------------------------------------------------------- */
+/* Prints what others have named: control characters escaped. */
+void cli_put(const char *text);
+void cli_put_size(long long bytes);
+/* The array element whose @key is @value, borrowed; NULL. */
+json_t *cli_find(const json_t *list, const char *key, const char *value);
+double cli_real(const json_t *obj, const char *key);
+const char *cli_str(const json_t *obj, const char *key); /* "" if it is not there */
+long long cli_int(const json_t *obj, const char *key);
+bool cli_bool(const json_t *obj, const char *key);
+
+/* ---- runners ------------------------------------------------------------------------------ */
+int cli_run_plain(struct cli *cli, const struct cli_cmd *cmd, json_t *args); /* done, no output */
+int cli_run_chain_export(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_chain_pull(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_chain_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_chain_show(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_job_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_job_show(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_job_wait(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_job_cancel(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_discover(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_session_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_event_follow(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_status(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_qmp(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+
+#endif

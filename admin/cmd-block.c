@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* block-stream, query-block, query-named-block-nodes: QEMU's words about nodes. */
+#define LOG_AREA "chain"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "admin/chain-info.h"
+#include "admin/chains.h"
+#include "admin/commands.h"
+#include "admin/json-util.h"
+#include "lun-backends/file.h"
+#include "lun-backends/qcow2.h"
+#include "util/log.h"
+
+/* ---- block-stream ------------------------------------------------------------------------ */
+
+static const char *const on_error_names[] = {
+    [JOB_ERR_REPORT] = "report",
+    [JOB_ERR_IGNORE] = "ignore",
+    [JOB_ERR_STOP] = "stop",
+    [JOB_ERR_ENOSPC] = "enospc",
+    NULL,
+};
+
+static const struct cmd_arg stream_args[] = {
+    {.name = "device", .type = ARG_STRING},
+    {.name = "job-id", .type = ARG_STRING, .optional = true},
+    {.name = "base", .type = ARG_STRING, .optional = true},
+    {.name = "base-node", .type = ARG_STRING, .optional = true},
+    {.name = "bottom", .type = ARG_STRING, .optional = true},
+    {.name = "backing-file", .type = ARG_STRING, .optional = true},
+    {.name = "speed", .type = ARG_SIZE, .optional = true},
+    {.name = "on-error", .type = ARG_STRING, .optional = true, .choices = on_error_names},
+    {.name = "auto-finalize", .type = ARG_BOOL, .optional = true},
+    {.name = "auto-dismiss", .type = ARG_BOOL, .optional = true},
+    {.name = NULL},
+};
+
+static const char *const later_in_stream[] = {"base", "base-node", "bottom", "backing-file"};
+
+static int check_stream(const struct chain *c, const json_t *args, struct error *err)
+{
+    for (size_t i = 0; i < sizeof(later_in_stream) / sizeof(later_in_stream[0]); i++) {
+        if (json_object_get(args, later_in_stream[i]))
+            return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
+                                   "'%s' is not supported by this version yet", later_in_stream[i]);
+    }
+    if (c->nr_layers > 1)
+        return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
+                               "chain '%s': streaming between layers of this host is not supported "
+                               "by this version yet",
+                               c->rec->name);
+    return 0;
+}
+
+static enum job_on_error on_error_from(const char *name)
+{
+    for (int i = 0; name && on_error_names[i]; i++) {
+        if (!strcmp(on_error_names[i], name))
+            return (enum job_on_error)i;
+    }
+    return JOB_ERR_REPORT; /* QEMU's default */
+}
+
+static int co_begin_stream(struct chain *c, const json_t *args, struct error *err)
+{
+    struct stream_opts opts = {
+        .job_id = arg_string(args, "job-id"),
+        .speed_bytes = arg_size(args, "speed", 0),
+        .on_error = on_error_from(arg_string(args, "on-error")),
+        .auto_finalize = arg_bool(args, "auto-finalize", true),
+        .auto_dismiss = arg_bool(args, "auto-dismiss", true),
+    };
+    struct error save_err = ERROR_INIT;
+
+    if (check_stream(c, args, err) || chain_start_stream(c, &opts, err))
+        return -err->errnum;
+    c->rec->stream = true;
+    c->rec->stream_paused = false;
+    c->rec->speed_bytes = opts.speed_bytes;
+    if (co_state_save(c->d->state, &save_err)) /* it runs all the same */
+        log_err("%s", save_err.msg);
+    return 0;
+}
+
+static json_t *run_stream(struct daemon *d, const json_t *args, struct error *err)
+{
+    struct chain *c = chain_lookup_device(d, arg_string(args, "device"), err);
+    int ret;
+
+    if (!c || chain_claim(c, "a stream is being started", err))
+        return NULL;
+    ret = co_begin_stream(c, args, err);
+    chain_release(c);
+    return ret ? NULL : json_object();
+}
+
+/* ---- nodes --------------------------------------------------------------------------------- */
+
+struct node_list {
+    struct blk_node **nodes;
+    size_t nr, max;
+};
+
+static bool count_node(struct blk_node *node, void *arg)
+{
+    struct node_list *l = arg;
+
+    (void)node;
+    l->max++;
+    return true;
+}
+
+/* A node without references is being closed: it is nobody's any more. */
+static bool take_node(struct blk_node *node, void *arg)
+{
+    struct node_list *l = arg;
+
+    if (node->refs && l->nr < l->max)
+        l->nodes[l->nr++] = blk_node_ref(node);
+    return true;
+}
+
+static const char *node_filename(const struct blk_node *node)
+{
+    if (node->filename)
+        return node->filename;
+    return node->file.child ? node_filename(node->file.child) : "";
+}
+
+static bool is_direct(const struct blk_node *node)
+{
+    while (node->file.child)
+        node = node->file.child;
+    return !strcmp(node->drv->name, "file") && file_node_is_direct(node);
+}
+
+/* QMP's ImageInfo. */
+static json_t *co_image_info(struct blk_node *node)
+{
+    json_t *j =
+        json_pack("{s:o, s:s, s:I, s:b}", "filename", json_text(node_filename(node)), "format",
+                  node->drv->name, "virtual-size", (json_int_t)node->size_bytes, "dirty-flag", 0);
+    int64_t allocated = co_layer_allocated(node);
+    struct qcow2_info info;
+
+    if (allocated >= 0)
+        json_put(j, "actual-size", json_integer((json_int_t)allocated));
+    if (node->limits.granularity_bytes)
+        json_put(j, "cluster-size", json_integer(node->limits.granularity_bytes));
+    if (strcmp(node->drv->name, "qcow2"))
+        return j;
+    qcow2_get_info(node, &info);
+    if (info.backing) {
+        json_put(j, "backing-filename", json_text(info.backing));
+        if (info.backing_fmt)
+            json_put(j, "backing-filename-format", json_text(info.backing_fmt));
+    }
+    return j;
+}
+
+static int backing_depth(const struct blk_node *node)
+{
+    int depth = 0;
+
+    for (; node->backing.child; node = node->backing.child)
+        depth++;
+    return depth;
+}
+
+/* QMP's BlockDeviceInfo; the members about throttling say that there is none. */
+static json_t *co_device_info(struct blk_node *node)
+{
+    json_t *j =
+        json_pack("{s:o, s:s, s:b, s:s, s:i, s:b, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, "
+                  "s:{s:b, s:b, s:b}}",
+                  "file", json_text(node_filename(node)), "node-name", node->name, "ro",
+                  node->read_only, "drv", node->drv->name, "backing_file_depth",
+                  backing_depth(node), "encrypted", 0, "detect_zeroes", "off", "bps", 0, "bps_rd",
+                  0, "bps_wr", 0, "iops", 0, "iops_rd", 0, "iops_wr", 0, "write_threshold", 0,
+                  "cache", "writeback", 1, "direct", is_direct(node), "no-flush", 0);
+
+    if (node->backing.child)
+        json_put(j, "backing_file", json_text(node_filename(node->backing.child)));
+    json_put(j, "image", co_image_info(node));
+    return j;
+}
+
+static json_t *run_query_nodes(struct daemon *d, const json_t *args, struct error *err)
+{
+    struct node_list l = {0};
+    json_t *list = json_array();
+
+    (void)d;
+    (void)args;
+    blk_for_each_node(count_node, &l);
+    l.nodes = calloc(l.max ? l.max : 1, sizeof(*l.nodes));
+    if (!l.nodes) {
+        json_decref(list);
+        error_set(err, ENOMEM, "out of memory");
+        return NULL;
+    }
+    blk_for_each_node(take_node, &l);
+    for (size_t i = 0; i < l.nr; i++) {
+        json_array_append_new(list, co_device_info(l.nodes[i]));
+        blk_node_unref(l.nodes[i]);
+    }
+    free(l.nodes);
+    return list;
+}
+
+static json_t *run_query_block(struct daemon *d, const json_t *args, struct error *err)
+{
+    json_t *list = json_array();
+    struct blk_node *node;
+    struct chain *c;
+    unsigned pos = 0;
+
+    (void)args;
+    (void)err;
+    for (;; pos++) { /* the list may change while the disk is asked: count from its start */
+        unsigned i = 0;
+        bool found = false;
+        json_t *j;
+
+        list_for_each_entry (c, &d->chains, link) {
+            if (i++ == pos) {
+                found = true;
+                break;
+            }
+        }
+        if (!found)
+            return list;
+        j = json_pack("{s:s, s:s, s:b, s:b, s:s}", "device", c->rec->name, "type", "unknown",
+                      "removable", 0, "locked", 0, "qdev", c->rec->target);
+        json_array_append_new(list, j);
+        if (!c->nr_layers)
+            continue;
+        node = blk_node_ref(chain_top(c)->node);
+        json_put(j, "inserted", co_device_info(node));
+        blk_node_unref(node);
+    }
+}
+
+static const struct cmd_arg nodes_args[] = {
+    {.name = "flat", .type = ARG_BOOL, .optional = true},
+    {.name = NULL},
+};
+
+const struct command block_commands[] = {
+    {"block-stream", "copies into an overlay what only its backing has", stream_args, run_stream},
+    {"query-block", "the disks, each with its top node", NULL, run_query_block},
+    {"query-named-block-nodes", "all nodes of the graph", nodes_args, run_query_nodes},
+    {NULL, NULL, NULL, NULL},
+};

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The tool's main: global options, finding the command, connecting, running it. */
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "admin/cli.h"
+#include "admin/paths.h"
+#include "admin/qmp-client.h"
+
+int cli_fail(const char *fmt, ...)
+{
+    va_list ap;
+
+    fputs("cowtgt: ", stderr);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    return CLI_FAILED;
+}
+
+static int usage(const char *what, const char *arg)
+{
+    fprintf(stderr, "cowtgt: %s%s (try cowtgt --help)\n", what, arg);
+    return CLI_USAGE;
+}
+
+/* The whole reply in *reply; CLI_FAILED where there is none. */
+static int call(struct cli *cli, const char *name, json_t *args, json_t **reply)
+{
+    json_t *request = json_pack("{s:s}", "execute", name);
+    struct error err = ERROR_INIT;
+    int ret;
+
+    if (args && json_object_size(args))
+        json_object_set(request, "arguments", args);
+    ret = qmp_client_call(cli->qmp, request, reply, &err);
+    json_decref(request);
+    return ret ? cli_fail("%s", err.msg) : CLI_OK;
+}
+
+static int take_reply(json_t *reply, json_t **ret)
+{
+    const json_t *error = json_object_get(reply, "error");
+
+    *ret = error ? NULL : json_incref(json_object_get(reply, "return"));
+    return error ? cli_fail("%s", cli_str(error, "desc")) : CLI_OK;
+}
+
+int cli_ask(struct cli *cli, const char *name, json_t *args, json_t **ret)
+{
+    json_t *reply = NULL;
+    int status = call(cli, name, args, &reply);
+
+    *ret = NULL;
+    if (status)
+        return status;
+    status = take_reply(reply, ret);
+    json_decref(reply);
+    return status;
+}
+
+int cli_execute(struct cli *cli, const char *name, json_t *args, json_t **ret)
+{
+    json_t *reply = NULL;
+    int status = call(cli, name, args, &reply);
+
+    *ret = NULL;
+    if (status)
+        return status;
+    if (cli->json) {
+        json_dumpf(reply, stdout, 0);
+        putchar('\n');
+    }
+    status = take_reply(reply, ret);
+    json_decref(reply);
+    if (cli->json) {
+        json_decref(*ret);
+        *ret = NULL;
+    }
+    return status;
+}
+
+int cli_run_plain(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
+{
+    json_t *ret;
+    int status = cli_execute(cli, cmd->execute, args, &ret);
+
+    json_decref(ret);
+    return status;
+}
+
+/* argv[0..1] name a command; *words: how many of them it took. */
+static const struct cli_cmd *find_command(int argc, char **argv, int *words)
+{
+    for (const struct cli_cmd *cmd = cli_commands; cmd->noun; cmd++) {
+        if (strcmp(cmd->noun, argv[0]))
+            continue;
+        *words = cmd->verb ? 2 : 1;
+        if (!cmd->verb || (argc > 1 && !strcmp(cmd->verb, argv[1])))
+            return cmd;
+    }
+    return NULL;
+}
+
+static int unknown_command(int argc, char **argv)
+{
+    char verbs[256] = "";
+    size_t n = 0;
+
+    for (const struct cli_cmd *cmd = cli_commands; cmd->noun; cmd++) {
+        if (!strcmp(cmd->noun, argv[0]) && n < sizeof(verbs))
+            n += (size_t)snprintf(verbs + n, sizeof(verbs) - n, " %s", cmd->verb);
+    }
+    if (!n)
+        return usage("unknown command: ", argv[0]);
+    fprintf(stderr, "cowtgt: %s %s: known verbs are%s\n", argv[0], argc > 1 ? argv[1] : "", verbs);
+    return CLI_USAGE;
+}
+
+static bool wants_help(int argc, char **argv)
+{
+    for (int i = 0; i < argc; i++) {
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
+            return true;
+        if (!strcmp(argv[i], "--"))
+            break;
+    }
+    return false;
+}
+
+static int run_command(struct cli *cli, const char *socket, int argc, char **argv)
+{
+    const struct cli_cmd *cmd;
+    struct error err = ERROR_INIT;
+    int words, status;
+    json_t *args;
+
+    cmd = find_command(argc, argv, &words);
+    if (!cmd)
+        return unknown_command(argc, argv);
+    if (wants_help(argc - words, argv + words)) {
+        cli_print_command_help(cmd);
+        return CLI_OK;
+    }
+    args = cli_parse(cmd, argc - words, argv + words, &err);
+    if (!args) {
+        fprintf(stderr, "cowtgt: %s\n", err.msg);
+        cli_print_usage(cmd, stderr);
+        return CLI_USAGE;
+    }
+    if (qmp_client_connect(socket, &cli->qmp, &err)) {
+        json_decref(args);
+        return cli_fail("%s", err.msg);
+    }
+    status = cmd->run(cli, cmd, args);
+    json_decref(args);
+    qmp_client_close(cli->qmp);
+    if (fflush(stdout) || ferror(stdout))
+        return cli_fail("can't write the output: %s", strerror(errno));
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    char default_socket[PATH_MAX];
+    const char *socket = default_socket;
+    struct cli cli = {0};
+    int i;
+
+    if (path_default_socket(default_socket, sizeof(default_socket)))
+        return cli_fail("the default control socket's name is too long: give one with -c");
+    for (i = 1; i < argc && argv[i][0] == '-'; i++) {
+        if (!strcmp(argv[i], "-c") || !strcmp(argv[i], "--control")) {
+            if (++i == argc)
+                return usage(argv[i - 1], " needs SOCKET");
+            socket = argv[i];
+        } else if (!strcmp(argv[i], "--json")) {
+            cli.json = true;
+        } else if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+            cli_print_help();
+            return CLI_OK;
+        } else if (!strcmp(argv[i], "--version") || !strcmp(argv[i], "-V")) {
+            puts("cowtgt " PACKAGE_VERSION);
+            return CLI_OK;
+        } else if (!strcmp(argv[i], "--dump-commands")) {
+            cli_dump_commands();
+            return CLI_OK;
+        } else {
+            return usage("unknown option: ", argv[i]);
+        }
+    }
+    if (i == argc)
+        return usage("what is to be done?", "");
+    return run_command(&cli, socket, argc - i, argv + i);
+}

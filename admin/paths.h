@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Where daemon and tool find each other, and small things about directories. Pure of the loop. */
+#ifndef COWTGT_PATHS_H
+#define COWTGT_PATHS_H
+
+#include <stddef.h>
+#include <sys/types.h>
+
+/* /run/cowtgt/control.sock, or under $XDG_RUNTIME_DIR when not root; -ENAMETOOLONG. */
+int path_default_socket(char *out, size_t len);
+/* /var/lib/cowtgt, or under $XDG_STATE_HOME (~/.local/state) when not root. */
+int path_default_state_dir(char *out, size_t len);
+/* mkdir -p; new directories get @mode. 0 or -1 with errno. Blocks. */
+int path_make_dirs(const char *path, mode_t mode);
+/* 0 or -errno. Blocks. */
+int path_fsync_dir(const char *dir);
+/* @path made absolute with the current directory; nothing is resolved. */
+int path_absolute(const char *path, char *out, size_t len);
+
+#endif

@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A pulled chain: a local overlay over a disk that another target serves. The overlay's own header
+ * decides whether it still needs the source: while a backing name is in it, it does.
+ */
+#define LOG_AREA "chain"
+#include "admin/pull.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "admin/paths.h"
+#include "admin/secret.h"
+#include "discovery/chain-reader.h"
+#include "lun-backends/file.h"
+#include "lun-backends/formats.h"
+#include "lun-backends/qcow2.h"
+#include "lun-backends/remote.h"
+#include "util/log.h"
+#include "util/workers.h"
+
+#define OVERLAY_CLUSTER_BYTES (128u << 10) /* subclusters of 4 KiB */
+#define URL_MAX               640
+
+/* ---- the source -------------------------------------------------------------------------- */
+
+static void warn_user(const struct pull_opts *opts, const struct chain_record *rec,
+                      const char *text)
+{
+    log_warn("chain %s: %s", rec->name, text);
+    json_array_append_new(opts->warnings, json_string(text));
+}
+
+/* Only what nobody changes may be streamed from (COW layer extension, section 5 rule 2). */
+static int check_source(const struct found_lun *lun, const struct pull_opts *opts,
+                        const struct chain_record *rec, struct error *err)
+{
+    if (!lun->is_disk)
+        return error_set(err, EINVAL, "LUN %u of the source is no disk", lun->number);
+    if (!lun->has_cowl) {
+        if (!opts->quiesced)
+            warn_user(opts, rec,
+                      "the source does not say whether anybody may write to it (no VPD page D5h); "
+                      "taken as quiesced");
+        return 0;
+    }
+    if (lun->cowl.view != COWL_VIEW_FLAT)
+        return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
+                               "LUN %u of the source shows one layer by itself (view %s), not a "
+                               "disk: pull LUN 0",
+                               lun->number, lun->cowl.view == COWL_VIEW_DELTA ? "delta" : "image");
+    if (!(lun->cowl.flags & COWL_SEALED) && !opts->quiesced)
+        return error_set(err, EPERM,
+                         "LUN %u of the source is writable there (not sealed): its data may change "
+                         "while it is copied. Export it without --writable, or say --quiesced if "
+                         "nobody writes to it",
+                         lun->number);
+    return 0;
+}
+
+/* A stock login: which LUN is meant, and may it be pulled. */
+static int co_find_source(struct chain *c, struct remote_opts *ro, const struct pull_opts *opts,
+                          struct error *err)
+{
+    struct iscsi_conn_opts co = {
+        .host = ro->url.host,
+        .port = ro->url.port,
+        .target = ro->url.target,
+        .initiator = ro->initiator,
+        .user = *ro->url.user ? ro->url.user : NULL,
+        .secret = *ro->url.user ? ro->secret : NULL,
+    };
+    struct found_chain found = {0};
+    struct iscsi_conn *conn;
+    int i;
+
+    if (co_iscsi_connect(&co, &conn, err))
+        return -err->errnum;
+    i = co_chain_read(conn, &found, err);
+    co_iscsi_close(conn);
+    if (i)
+        return i;
+    i = found_chain_pick(&found, ro->url.lun, err);
+    if (i >= 0 && !check_source(&found.luns[i], opts, c->rec, err))
+        ro->url.lun = found.luns[i].number;
+    else
+        i = -err->errnum;
+    found_chain_free(&found);
+    return i < 0 ? i : 0;
+}
+
+static void note_source(struct chain_record *rec, const struct remote_identity *id)
+{
+    rec->source_has_cowl = id->has_cowl;
+    rec->source_layer = id->layer_uuid;
+    memcpy(rec->source_naa.b, id->naa, sizeof(rec->source_naa.b));
+    rec->source_bytes = id->size_bytes;
+}
+
+static void expect_source(const struct chain_record *rec, struct remote_identity *id)
+{
+    memset(id, 0, sizeof(*id));
+    id->has_cowl = rec->source_has_cowl;
+    id->layer_uuid = rec->source_layer;
+    memcpy(id->naa, rec->source_naa.b, sizeof(id->naa));
+    id->size_bytes = rec->source_bytes;
+}
+
+static int co_connect_source(struct chain *c, const struct pull_opts *opts, struct error *err)
+{
+    struct chain_record *rec = c->rec;
+    struct remote_opts *ro = calloc(1, sizeof(*ro));
+    struct remote_identity id;
+    char url[URL_MAX];
+    int ret;
+
+    if (!ro)
+        return error_set(err, ENOMEM, "out of memory");
+    snprintf(ro->initiator, sizeof(ro->initiator), "%s", c->d->state->initiator);
+    ret = iscsi_url_parse(opts->url, &ro->url, err);
+    if (!ret && rec->source_secret_file)
+        ret = co_secret_read(rec->source_secret_file, ro->secret, sizeof(ro->secret), err);
+    if (!ret)
+        ret = co_find_source(c, ro, opts, err);
+    if (!ret)
+        ret = co_remote_open(ro, &c->remote, err);
+    if (!ret) {
+        remote_get_identity(c->remote, &id);
+        note_source(rec, &id);
+        ret = iscsi_url_format(&ro->url, url, sizeof(url));
+        if (!ret)
+            ret = record_set(&rec->source_url, url);
+        if (!ret && *ro->url.user)
+            ret = record_set(&rec->source_user, ro->url.user);
+        if (ret)
+            error_set(err, -ret, "the source's name: %s", strerror(-ret));
+    }
+    explicit_bzero(ro->secret, sizeof(ro->secret));
+    free(ro);
+    return ret;
+}
+
+/* After a restart the source may be away: the chain is served all the same. */
+static int co_reconnect_source(struct chain *c, struct error *err)
+{
+    struct chain_record *rec = c->rec;
+    struct remote_opts *ro = calloc(1, sizeof(*ro));
+    struct error secret_err = ERROR_INIT;
+    int ret;
+
+    if (!ro)
+        return error_set(err, ENOMEM, "out of memory");
+    ro->may_be_down = true;
+    snprintf(ro->initiator, sizeof(ro->initiator), "%s", c->d->state->initiator);
+    expect_source(rec, &ro->expect);
+    ret = iscsi_url_parse(rec->source_url, &ro->url, err);
+    if (rec->source_user)
+        snprintf(ro->url.user, sizeof(ro->url.user), "%s", rec->source_user);
+    if (rec->source_secret_file &&
+        co_secret_read(rec->source_secret_file, ro->secret, sizeof(ro->secret), &secret_err))
+        log_err("chain %s: %s; the source will refuse the login", rec->name, secret_err.msg);
+    if (!ret)
+        ret = co_remote_open(ro, &c->remote, err);
+    explicit_bzero(ro->secret, sizeof(ro->secret));
+    free(ro);
+    return ret;
+}
+
+/* ---- the overlay ------------------------------------------------------------------------ */
+
+struct real_dir {
+    const char *dir;
+    char out[PATH_MAX];
+};
+
+static int resolve_dir(void *arg)
+{
+    struct real_dir *r = arg;
+
+    if (!realpath(r->dir, r->out))
+        return -errno;
+    return 0;
+}
+
+static int fsync_dir(void *arg)
+{
+    return path_fsync_dir(arg);
+}
+
+static int unlink_file(void *arg)
+{
+    return unlink(arg) ? -errno : 0;
+}
+
+/* What is kept in the state is JSON. */
+static bool is_utf8(const char *text)
+{
+    json_t *j = json_string(text);
+    bool ok = j != NULL;
+
+    json_decref(j);
+    return ok;
+}
+
+static int co_overlay_path(struct chain_record *rec, const char *dir, char out_dir[PATH_MAX],
+                           struct error *err)
+{
+    struct real_dir *r = malloc(sizeof(*r));
+    char path[PATH_MAX];
+    int ret;
+
+    if (!r)
+        return error_set(err, ENOMEM, "out of memory");
+    r->dir = dir;
+    ret = co_work(resolve_dir, r);
+    if (ret)
+        error_set(err, -ret, "directory %s: %s", dir, strerror(-ret));
+    else if (snprintf(path, sizeof(path), "%s/%s.qcow2", r->out, rec->name) >= (int)sizeof(path))
+        ret = error_set(err, ENAMETOOLONG, "directory %s: the name is too long", dir);
+    else if (!is_utf8(path))
+        ret = error_set(err, EILSEQ, "directory %s: its real name is no UTF-8", dir);
+    else if (record_set(&rec->path, path) || record_set(&rec->format, "qcow2") ||
+             string_list_add(&rec->layer_formats, "qcow2"))
+        ret = error_set(err, ENOMEM, "out of memory");
+    if (!ret)
+        strcpy(out_dir, r->out);
+    free(r);
+    return ret;
+}
+
+static int co_write_overlay(struct chain *c, struct error *err)
+{
+    struct qcow2_create_opts qo = {
+        .size_bytes = c->remote->size_bytes,
+        .cluster_bytes = OVERLAY_CLUSTER_BYTES,
+        .extended_l2 = true,
+        .backing = c->rec->source_url,
+        .backing_fmt = "raw",
+    };
+    struct file_opts fo = {.writable = true, .create = true};
+    struct blk_node *file;
+    int ret;
+
+    ret = co_file_open(c->rec->path, &fo, &file, err);
+    if (ret == -EEXIST)
+        return error_set(err, EEXIST,
+                         "%s exists already: remove it, or choose another directory or name",
+                         c->rec->path);
+    if (ret)
+        return ret;
+    ret = co_qcow2_create(file, &qo, err);
+    co_blk_node_unref(file);
+    if (ret)
+        co_work(unlink_file, c->rec->path);
+    return ret;
+}
+
+static int co_open_overlay(struct chain *c, struct error *err)
+{
+    struct file_opts fo = {.writable = true};
+    struct blk_node *file, *node;
+    struct uuid uuid;
+    int ret;
+
+    ret = co_file_open(c->rec->path, &fo, &file, err);
+    if (ret)
+        return ret;
+    ret = co_qcow2_open(file, true, &node, err);
+    co_blk_node_unref(file);
+    if (ret)
+        return ret;
+    uuid_make(&uuid); /* writable: its content has no lasting name */
+    ret = chain_add_layer(c, node, c->rec->path, "qcow2", true, &uuid, err);
+    co_blk_node_unref(node);
+    return ret;
+}
+
+/* source <- overlay <- copy-on-read */
+static int join(struct chain *c, struct error *err)
+{
+    struct blk_node *overlay = chain_top(c)->node;
+
+    blk_set_backing(overlay, c->remote);
+    c->filter = copy_on_read_new(overlay);
+    if (!c->filter)
+        return error_set(err, ENOMEM, "out of memory");
+    copy_on_read_enable(c->filter, c->rec->copy_on_read);
+    return 0;
+}
+
+/* ---- after a restart ---------------------------------------------------------------------- */
+
+static int forget_source(struct chain_record *rec)
+{
+    rec->stream = rec->stream_paused = false;
+    return record_set(&rec->source_url, NULL) | record_set(&rec->source_user, NULL) |
+           record_set(&rec->source_secret_file, NULL);
+}
+
+int co_chain_open_pull(struct chain *c, struct error *err)
+{
+    struct chain_record *rec = c->rec;
+    struct qcow2_info info;
+    int ret;
+
+    ret = co_open_overlay(c, err);
+    if (ret)
+        return ret;
+    qcow2_get_info(chain_top(c)->node, &info);
+    if (!info.backing) {
+        if (rec->source_url) { /* it was dropped just before the end */
+            rec->generation++;
+            forget_source(rec);
+        }
+        return 0;
+    }
+    if (!rec->source_url || strcmp(info.backing, rec->source_url))
+        return error_set(err, EINVAL,
+                         "%s has the backing file '%s' now, the chain was pulled from '%s'",
+                         rec->path, info.backing, rec->source_url ? rec->source_url : "(dropped)");
+    ret = co_reconnect_source(c, err);
+    return ret ? ret : join(c, err);
+}
+
+/* ---- the command ---------------------------------------------------------------------------- */
+
+static int co_save_and_serve(struct chain *c, struct error *err)
+{
+    struct error ignored = ERROR_INIT;
+    int ret;
+
+    list_add_tail(&c->d->state->chains, &c->rec->link);
+    ret = co_state_save(c->d->state, err);
+    if (!ret)
+        ret = co_chain_serve(c, err);
+    if (ret) {
+        list_del(&c->rec->link);
+        co_state_save(c->d->state, &ignored); /* the first error is the one to tell */
+    }
+    return ret;
+}
+
+static int co_build(struct chain *c, const struct pull_opts *opts, bool *created, struct error *err)
+{
+    char dir[PATH_MAX];
+    int ret;
+
+    if (co_overlay_path(c->rec, opts->into_dir, dir, err) || co_connect_source(c, opts, err) ||
+        co_write_overlay(c, err))
+        return -err->errnum;
+    *created = true;
+    ret = co_work(fsync_dir, dir);
+    if (ret)
+        return error_set(err, -ret, "directory %s: %s", dir, strerror(-ret));
+    if (co_open_overlay(c, err) || join(c, err))
+        return -err->errnum;
+    return co_save_and_serve(c, err);
+}
+
+struct chain *co_pull(struct daemon *d, struct chain_record *rec, const struct pull_opts *opts,
+                      struct error *err)
+{
+    struct chain *c = chain_new(d, rec, "it is being pulled", err);
+    struct stream_opts so = {
+        .speed_bytes = rec->speed_bytes,
+        .on_error = JOB_ERR_ENOSPC,
+        .auto_finalize = true,
+        .auto_dismiss = true,
+    };
+    struct error stream_err = ERROR_INIT;
+    bool created = false;
+
+    if (!c)
+        return NULL;
+    uuid_make(&rec->uuid);
+    rec->generation = 1;
+    rec->writable = true;
+    rec->stream = opts->start_stream;
+    if (co_build(c, opts, &created, err)) {
+        char *path = created ? strdup(rec->path) : NULL;
+
+        co_chain_discard(c);
+        chain_release(c);
+        if (path)
+            co_work(unlink_file, path);
+        free(path);
+        return NULL;
+    }
+    log_notice("chain %s: pulled from %s into %s, served as %s", rec->name, rec->source_url,
+               rec->path, rec->target);
+    if (opts->start_stream && chain_start_stream(c, &so, &stream_err))
+        warn_user(opts, rec, stream_err.msg);
+    return c;
+}

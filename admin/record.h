@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What must be known of a chain to serve it again after a restart. Pure: a C struct to JSON and
+ * back by one table of fields; a damaged record is an error that names the field.
+ */
+#ifndef COWTGT_RECORD_H
+#define COWTGT_RECORD_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "util/error.h"
+#include "util/list.h"
+#include "util/uuid.h"
+
+#define CHAIN_NAME_MAX 64
+
+struct string_list {
+    unsigned nr;
+    char **items;
+};
+int string_list_add(struct string_list *l, const char *text); /* -ENOMEM */
+void string_list_release(struct string_list *l);
+
+struct chain_record {
+    struct list_head link; /* in the state */
+    char *name;
+    char *kind; /* "export" or "pull" */
+    struct uuid uuid;
+    uint64_t generation; /* fits 32 bits */
+    char *target;
+    struct string_list allowed; /* initiator names; none: everybody */
+    bool writable;
+    char *view;   /* "flat", "delta", "image" */
+    char *path;   /* the top image, absolute */
+    char *format; /* of the top; never probed again */
+    bool probe_backing;
+    struct string_list layer_formats; /* base first; what each was at export */
+
+    /* ---- a pull, until its source is dropped (source_url NULL then) ---- */
+    char *source_url;  /* with the LUN; neither user nor secret */
+    char *source_user; /* CHAP */
+    char *source_secret_file;
+    bool source_has_cowl;
+    struct uuid source_layer;
+    struct uuid source_naa; /* VPD 83h designator, 16 bytes of anything */
+    uint64_t source_bytes;  /* capacity */
+    uint64_t source_timeout_s;
+    bool copy_on_read;
+    bool stream; /* wanted: goes on after a restart */
+    bool stream_paused;
+    uint64_t speed_bytes; /* per second, 0: no limit */
+};
+
+bool record_is_pull(const struct chain_record *rec);
+
+/* NULL: out of memory. All strings NULL, kind as given. */
+struct chain_record *record_new(const char *kind, const char *name);
+void record_free(struct chain_record *rec);
+/* Replaces a string member; -ENOMEM leaves it as it was. @text may be NULL. */
+int record_set(char **member, const char *text);
+/* NULL: out of memory. */
+json_t *record_to_json(const struct chain_record *rec);
+struct chain_record *record_from_json(const json_t *j, struct error *err);
+
+/* Letters, digits, . _ -, 1..64 characters, not starting with a dot or dash. */
+bool chain_name_ok(const char *name);
+
+#endif

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What must survive a restart: STATE_DIR/state.json. The directory is locked, one daemon each.
+ * The file is always written whole (temporary file, fsync, rename, fsync of the directory), so
+ * that it is either the old one or the new one at any crash. A damaged file is an error that
+ * names it; it is never dropped silently.
+ */
+#ifndef COWTGT_STATE_H
+#define COWTGT_STATE_H
+
+#include "admin/record.h"
+#include "lun-backends/file.h"
+#include "util/coroutine.h"
+
+struct state {
+    char *dir;
+    int lock_fd;
+    char initiator[224];     /* our name when we log in to others; made once */
+    struct list_head chains; /* of struct chain_record, in order of creation */
+    struct list_head files;  /* of struct file_record, most recently used last */
+    unsigned nr_files;
+    struct co_mutex saving;
+};
+
+/* Blocks (start-up only): makes the directory if needed, locks it, loads. */
+int state_open(const char *dir, struct state **state, struct error *err);
+/* Writes everything as it is now. Coroutine; saves queue behind each other. */
+int co_state_save(struct state *state, struct error *err);
+/* Lets go of the lock and the memory, records included. */
+void state_close(struct state *state);
+
+/*
+ * The UUID of a sealed file's content: the one it had when @id is as it was at last sight, else a
+ * new one. In the state at once, on disk with the next save.
+ */
+void state_file_uuid(struct state *state, const char *path, const struct file_identity *id,
+                     struct uuid *uuid);
+
+#endif

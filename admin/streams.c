@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Streams into pulled chains: starting them, and what happens at their end. The order of the drop
+ * is the promise of this file: overlay durable without its backing reference, then the graph, then
+ * logout, then the state, then the events.
+ */
+#define LOG_AREA "chain"
+#include <errno.h>
+#include <string.h>
+
+#include "admin/chains.h"
+#include "admin/events.h"
+#include "lun-backends/remote.h"
+#include "lun-backends/stream.h"
+#include "util/log.h"
+
+static void co_save_or_log(struct daemon *d)
+{
+    struct error err = ERROR_INIT;
+
+    if (co_state_save(d->state, &err))
+        log_err("%s", err.msg);
+}
+
+/* 0: the overlay stands alone, on disk and in the graph. */
+static int co_detach(struct chain *c, struct error *err)
+{
+    struct blk_node *overlay = chain_top(c)->node;
+    int ret;
+
+    co_blk_drain_begin(overlay);
+    ret = overlay->drv->co_change_backing(overlay, NULL, NULL, err);
+    if (!ret) {
+        blk_set_backing(overlay, NULL);
+        blk_replace_node(c->filter, overlay);
+    }
+    blk_drain_end(overlay);
+    return ret;
+}
+
+static int co_drop_source(struct chain *c, struct error *err)
+{
+    struct chain_record *rec = c->rec;
+    struct blk_node *filter, *remote;
+    char uuid[UUID_STRLEN];
+    struct iscsi_url url;
+    struct error url_err = ERROR_INIT;
+    json_t *data;
+    int ret;
+
+    ret = co_detach(c, err);
+    if (ret)
+        return error_prefix(err, "%s: can't drop the backing reference", rec->path);
+    filter = c->filter;
+    remote = c->remote;
+    c->filter = c->remote = NULL;
+    co_blk_node_unref(filter);
+    co_blk_node_unref(remote);
+
+    if (iscsi_url_parse(rec->source_url, &url, &url_err))
+        url.target[0] = '\0';
+    uuid_to_text(&rec->source_layer, uuid);
+    data = json_pack("{s:s, s:s, s:s, s:s}", "chain", rec->name, "layer", rec->source_url, "uuid",
+                     uuid, "target", url.target);
+    rec->generation++;
+    rec->stream = rec->stream_paused = false;
+    record_set(&rec->source_url, NULL);
+    record_set(&rec->source_user, NULL);
+    record_set(&rec->source_secret_file, NULL);
+    co_save_or_log(c->d);
+    c->stream = NULL;
+    chain_update_pages(c, true);
+    log_notice("chain %s: all data is local, the source is dropped", rec->name);
+    event_emit(c->d, "CHAIN_LAYER_DROPPED", data);
+    return 0;
+}
+
+/* The job's on_done; runs in the job's coroutine. The job outlives neither chain nor this call. */
+static void stream_done(struct job *job, void *opaque)
+{
+    struct chain *c = opaque;
+
+    if (job->ret == 0)
+        job->ret = co_drop_source(c, &job->err);
+    else if (job->ret == -ECANCELED && !c->d->shutting_down && !c->removed) {
+        c->rec->stream = c->rec->stream_paused = false; /* the user's wish, also after a restart */
+        co_save_or_log(c->d);
+    }
+    c->stream = NULL;
+    if (c->remote)
+        chain_update_pages(c, false);
+}
+
+int chain_start_stream(struct chain *c, const struct stream_opts *opts, struct error *err)
+{
+    struct error ignored = ERROR_INIT;
+    struct job *job;
+
+    if (!c->remote)
+        return error_set(err, EINVAL,
+                         "chain '%s' has nothing to stream: all of its data is on this host",
+                         c->rec->name);
+    job = stream_job_new(opts->job_id, c->rec->name, chain_top(c)->node, err);
+    if (!job)
+        return -err->errnum;
+    job->speed = opts->speed_bytes;
+    job->on_error = opts->on_error;
+    job->auto_finalize = opts->auto_finalize;
+    job->auto_dismiss = opts->auto_dismiss;
+    job->on_done = stream_done;
+    job->opaque = c;
+    c->stream = job;
+    if (opts->paused)
+        job_pause(job, &ignored); /* just created: nothing can be in its way */
+    job_start(job);
+    chain_update_pages(c, false);
+    return 0;
+}
+
+void co_chain_note_job(struct daemon *d, const struct job *job)
+{
+    struct chain *c;
+
+    list_for_each_entry (c, &d->chains, link) {
+        if (c->stream != job)
+            continue;
+        if (c->rec->stream_paused == job->user_paused && c->rec->speed_bytes == job->speed)
+            return;
+        c->rec->stream_paused = job->user_paused;
+        c->rec->speed_bytes = job->speed;
+        co_save_or_log(d);
+        return;
+    }
+}
+
+void co_chain_stop_stream(struct chain *c)
+{
+    struct error ignored = ERROR_INIT;
+    char id[sizeof(c->stream->id)];
+
+    if (!c->stream)
+        return;
+    strcpy(id, c->stream->id);
+    job_cancel(c->stream, &ignored); /* refused only when it is about to complete: wait, too */
+    co_job_wait(id);
+}
