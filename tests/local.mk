@@ -5,8 +5,122 @@ libctest_a_SOURCES = tests/unit/gtest-main.cc tests/unit/ctest.h
 CTEST_LIBS = libctest.a $(GTEST_LIBS) -lstdc++ -lm
 
 if HAVE_GTEST
-UNIT_TESTS += tests/unit/test-util
+UNIT_TESTS += \
+	tests/unit/test-block \
+	tests/unit/test-chain-name \
+	tests/unit/test-chain-reader \
+	tests/unit/test-cli-table \
+	tests/unit/test-copy-on-read \
+	tests/unit/test-cow-wire \
+	tests/unit/test-digest \
+	tests/unit/test-file \
+	tests/unit/test-iov \
+	tests/unit/test-job \
+	tests/unit/test-json-stream \
+	tests/unit/test-negotiate \
+	tests/unit/test-pdu \
+	tests/unit/test-qcow2-format \
+	tests/unit/test-qcow2 \
+	tests/unit/test-remote-status \
+	tests/unit/test-remote-url \
+	tests/unit/test-scsi-opcodes \
+	tests/unit/test-scsi \
+	tests/unit/test-sendtargets \
+	tests/unit/test-sense \
+	tests/unit/test-state \
+	tests/unit/test-stream-live \
+	tests/unit/test-stream \
+	tests/unit/test-text \
+	tests/unit/test-util \
+	tests/unit/test-vpd
 endif
+
+tests_unit_test_block_SOURCES = tests/unit/test-block.c
+tests_unit_test_block_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_chain_name_SOURCES = tests/unit/test-chain-name.c
+tests_unit_test_chain_name_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_chain_reader_SOURCES = tests/unit/test-chain-reader.c
+tests_unit_test_chain_reader_LDADD = $(CTEST_LIBS) libdiscovery.a $(LUN_LIBS)
+
+tests_unit_test_cli_table_SOURCES = tests/unit/test-cli-table.c
+tests_unit_test_cli_table_LDADD = $(CTEST_LIBS) libcli.a $(UTIL_LIBS) $(JANSSON_LIBS)
+
+tests_unit_test_copy_on_read_SOURCES = tests/unit/test-copy-on-read.c tests/unit/mem-node.c tests/unit/mem-node.h
+tests_unit_test_copy_on_read_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_cow_wire_SOURCES = tests/unit/test-cow-wire.c
+tests_unit_test_cow_wire_LDADD = $(CTEST_LIBS) $(UTIL_LIBS)
+
+tests_unit_test_digest_SOURCES = tests/unit/test-digest.c
+tests_unit_test_digest_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+tests_unit_test_file_SOURCES = tests/unit/test-file.c
+tests_unit_test_file_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_iov_SOURCES = tests/unit/test-iov.c
+tests_unit_test_iov_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_job_SOURCES = tests/unit/test-job.c tests/unit/mem-node.c tests/unit/mem-node.h
+tests_unit_test_job_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_json_stream_SOURCES = tests/unit/test-json-stream.c
+tests_unit_test_json_stream_LDADD = $(CTEST_LIBS) libadmin.a libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS) $(JANSSON_LIBS)
+
+tests_unit_test_negotiate_SOURCES = tests/unit/test-negotiate.c
+tests_unit_test_negotiate_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+tests_unit_test_pdu_SOURCES = tests/unit/test-pdu.c
+tests_unit_test_pdu_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+tests_unit_test_qcow2_format_SOURCES = tests/unit/test-qcow2-format.c
+tests_unit_test_qcow2_format_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_qcow2_SOURCES = tests/unit/test-qcow2.c
+tests_unit_test_qcow2_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_remote_status_SOURCES = tests/unit/test-remote-status.c
+tests_unit_test_remote_status_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_remote_url_SOURCES = tests/unit/test-remote-url.c
+tests_unit_test_remote_url_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_scsi_opcodes_SOURCES = tests/unit/test-scsi-opcodes.c
+tests_unit_test_scsi_opcodes_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+tests_unit_test_scsi_SOURCES = tests/unit/test-scsi.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/scsi-fake.c tests/unit/scsi-fake.h
+tests_unit_test_scsi_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+tests_unit_test_sendtargets_SOURCES = tests/unit/test-sendtargets.c
+tests_unit_test_sendtargets_LDADD = $(CTEST_LIBS) libdiscovery.a $(LUN_LIBS)
+
+tests_unit_test_sense_SOURCES = tests/unit/test-sense.c
+tests_unit_test_sense_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+tests_unit_test_state_SOURCES = tests/unit/test-state.c
+tests_unit_test_state_LDADD = $(CTEST_LIBS) libadmin.a libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS) $(JANSSON_LIBS)
+
+tests_unit_test_stream_live_SOURCES = tests/unit/test-stream-live.c tests/unit/mem-node.c tests/unit/mem-node.h
+tests_unit_test_stream_live_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_stream_SOURCES = tests/unit/test-stream.c tests/unit/mem-node.c tests/unit/mem-node.h
+tests_unit_test_stream_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_text_SOURCES = tests/unit/test-text.c
+tests_unit_test_text_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
 
 tests_unit_test_util_SOURCES = tests/unit/test-util.c
 tests_unit_test_util_LDADD = $(CTEST_LIBS) $(UTIL_LIBS)
+
+tests_unit_test_vpd_SOURCES = tests/unit/test-vpd.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/scsi-fake.c tests/unit/scsi-fake.h
+tests_unit_test_vpd_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+# What the judges and the bench run.
+check_PROGRAMS += tests/tools/lunmap tests/tools/verify-writer tests/bench/load
+tests_tools_lunmap_SOURCES = tests/tools/lunmap.c
+tests_tools_lunmap_LDADD = $(LIBISCSI_LIBS)
+tests_tools_verify_writer_SOURCES = tests/tools/verify-writer.c tests/tools/model.c \
+	tests/tools/model.h
+tests_tools_verify_writer_LDADD = $(LIBISCSI_LIBS)
+tests_bench_load_SOURCES = tests/bench/load.c
