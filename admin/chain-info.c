@@ -145,6 +145,8 @@ static json_t *basic_info(const struct chain *c)
         json_put(j, "error", json_text(c->failure.msg));
     if (c->remote && rec->source_url)
         json_put(j, "source", source_info(c));
+    else if (c->source_bytes_read)
+        json_put(j, "source-bytes-read", json_integer((json_int_t)c->source_bytes_read));
     if (c->stream)
         json_put(j, "job", job_info(c->stream));
     return j;

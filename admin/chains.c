@@ -116,10 +116,12 @@ struct chain *chain_new(struct daemon *d, struct chain_record *rec, const char *
 void co_chain_discard(struct chain *c)
 {
     co_chain_close_down(c);
+    if (c->removed)
+        return;
+    c->removed = true;
     list_del(&c->rec->link);
     list_del(&c->link);
-    c->removed = true;
-    chain_put(c);
+    chain_put(c); /* the list's reference */
 }
 
 /* ---- layers ----------------------------------------------------------------------------- */
@@ -251,23 +253,25 @@ static void co_wait_for_claims(struct daemon *d)
     } while (claimed && now_ns() < limit_ns);
 }
 
+void chains_cancel_jobs(struct daemon *d)
+{
+    struct error ignored = ERROR_INIT;
+    struct chain *c;
+
+    list_for_each_entry (c, &d->chains, link) {
+        if (c->stream)
+            job_cancel(c->stream, &ignored);
+    }
+}
+
 void co_chains_close_all(struct daemon *d)
 {
     struct chain *c;
 
-    list_for_each_entry (c, &d->chains, link) {
-        struct error ignored = ERROR_INIT;
-
-        if (c->stream)
-            job_cancel(c->stream, &ignored); /* all at once; each is waited for below */
-    }
     co_wait_for_claims(d);
     while (!list_empty(&d->chains)) {
         c = list_first_entry(&d->chains, struct chain, link);
         co_chain_stop_stream(c);
-        co_chain_close_down(c);
-        list_del(&c->link);
-        list_del(&c->rec->link);
-        chain_put(c);
+        co_chain_discard(c); /* from memory: nothing is saved any more */
     }
 }

@@ -37,11 +37,12 @@ struct chain {
     struct error failure; /* why it is not served; msg "" if it is or will be */
     struct target *target;
     unsigned nr_layers;
-    struct layer *layers;    /* local ones, [0] = lowest */
-    struct blk_node *remote; /* below layers[0]; NULL: none (any more) */
-    struct blk_node *filter; /* copy-on-read above the top; NULL: none */
-    struct job *stream;      /* NULL: none runs */
-    bool removed;            /* off the list; whoever still has a reference lets go soon */
+    struct layer *layers;       /* local ones, [0] = lowest */
+    struct blk_node *remote;    /* below layers[0]; NULL: none (any more) */
+    struct blk_node *filter;    /* copy-on-read above the top; NULL: none */
+    struct job *stream;         /* NULL: none runs */
+    uint64_t source_bytes_read; /* over the wire, of a source that was dropped */
+    bool removed;               /* off the list; whoever still has a reference lets go soon */
 };
 
 struct chain *chain_find(struct daemon *d, const char *name);
@@ -82,7 +83,9 @@ int chain_default_target(const char *chain_name, char *out, size_t len);
 
 /* At start: opens and serves every chain of the state. One that fails stays listed with why. */
 void co_chains_reopen(struct daemon *d);
-/* At the end: jobs stopped (they go on at the next start), everything closed clean. */
+/* At the end (d->shutting_down is set): jobs are told to stop, they go on at the next start; ... */
+void chains_cancel_jobs(struct daemon *d);
+/* ... each is waited for, everything is closed clean. */
 void co_chains_close_all(struct daemon *d);
 
 /* ---- export.c ------------------------------------------------------------------------- */

@@ -81,6 +81,10 @@ static void put_progress(const json_t *chain)
         fputs(", read from the source: ", stdout);
         cli_put_size(cli_int(source, "bytes-read"));
     }
+    if (json_object_get(chain, "source-bytes-read")) {
+        fputs(", read from the source that was dropped: ", stdout);
+        cli_put_size(cli_int(chain, "source-bytes-read"));
+    }
     putchar('\n');
     if (source && !cli_bool(source, "connected")) {
         fputs("  the source is away: ", stdout);

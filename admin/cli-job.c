@@ -14,7 +14,7 @@
 #define POLL_MS       200
 #define PLAIN_LINE_S  5.0
 #define BAR_CHARS     30
-#define RATE_WINDOW_S 3.0
+#define RATE_WINDOW_S 1.0
 
 static volatile sig_atomic_t interrupted;
 

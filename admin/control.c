@@ -420,7 +420,7 @@ static void remove_own_file(const struct control *ctl)
         unlink(ctl->path);
 }
 
-void co_control_close(struct control *ctl)
+bool co_control_close(struct control *ctl)
 {
     uint64_t limit_ns = now_ns() + UINT64_C(1000000000);
     struct client *c;
@@ -438,8 +438,9 @@ void co_control_close(struct control *ctl)
         set_gone(c);
     while (!list_empty(&ctl->clients) && now_ns() < limit_ns + UINT64_C(1000000000))
         co_sleep(1000000);
-    if (list_empty(&ctl->clients)) { /* else a handler still runs: the process ends anyway */
-        free(ctl->path);
-        free(ctl);
-    }
+    if (!list_empty(&ctl->clients))
+        return false;
+    free(ctl->path);
+    free(ctl);
+    return true;
 }

@@ -34,7 +34,7 @@ int control_open(const char *path, const struct control_ops *ops, void *opaque,
 /* To every client that has negotiated. */
 void control_broadcast(struct control *ctl, const json_t *msg);
 /* Coroutine: no new clients; lets the present ones have what waits for them (at most a second),
- * disconnects them, removes the socket file. */
-void co_control_close(struct control *ctl);
+ * disconnects them, removes the socket file. False: a command still runs, nothing was freed. */
+bool co_control_close(struct control *ctl);
 
 #endif

@@ -49,6 +49,7 @@ static struct main_state {
     struct daemon d;
     struct ev_signal sigterm, sigint, sighup;
     bool started, stop_asked;
+    bool handlers_left;      /* commands that wait for the outside, a name server for instance */
     const char *stop_reason; /* QMP's ShutdownCause */
     int exit_status;
 } m;
@@ -151,12 +152,13 @@ static void co_stop(void *arg)
         log_notice("ending: finishing what is in flight");
     d->shutting_down = true;
     event_emit(d, "SHUTDOWN", json_pack("{s:b, s:s}", "guest", 0, "reason", m.stop_reason));
+    chains_cancel_jobs(d);
     co_portals_close_all(SESSION_GRACE_NS);
     co_chains_close_all(d);
     while (blk_closing())
         co_sleep(1000000);
-    if (d->control)
-        co_control_close(d->control);
+    if (d->control && !co_control_close(d->control))
+        m.handlers_left = true;
     d->control = NULL;
     state_close(d->state);
     d->state = NULL;
@@ -303,6 +305,8 @@ int main(int argc, char **argv)
     watch_signals();
     co_spawn(co_start, NULL);
     loop_run();
+    if (m.handlers_left)
+        _exit(m.exit_status); /* all images are closed; what a command holds goes with us */
     json_decref(m.d.job_history);
     blk_fini();
     workers_fini();

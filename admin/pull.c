@@ -366,7 +366,6 @@ struct chain *co_pull(struct daemon *d, struct chain_record *rec, const struct p
 {
     struct chain *c = chain_new(d, rec, "it is being pulled", err);
     struct stream_opts so = {
-        .speed_bytes = rec->speed_bytes,
         .on_error = JOB_ERR_ENOSPC,
         .auto_finalize = true,
         .auto_dismiss = true,
@@ -375,7 +374,8 @@ struct chain *co_pull(struct daemon *d, struct chain_record *rec, const struct p
     bool created = false;
 
     if (!c)
-        return NULL;
+        return NULL; /* and @rec is gone */
+    so.speed_bytes = rec->speed_bytes;
     uuid_make(&rec->uuid);
     rec->generation = 1;
     rec->writable = true;

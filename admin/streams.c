@@ -43,6 +43,7 @@ static int co_drop_source(struct chain *c, struct error *err)
     struct chain_record *rec = c->rec;
     struct blk_node *filter, *remote;
     char uuid[UUID_STRLEN];
+    struct remote_status st;
     struct iscsi_url url;
     struct error url_err = ERROR_INIT;
     json_t *data;
@@ -53,6 +54,8 @@ static int co_drop_source(struct chain *c, struct error *err)
         return error_prefix(err, "%s: can't drop the backing reference", rec->path);
     filter = c->filter;
     remote = c->remote;
+    remote_get_status(remote, &st);
+    c->source_bytes_read = st.bytes_read;
     c->filter = c->remote = NULL;
     co_blk_node_unref(filter);
     co_blk_node_unref(remote);

@@ -51,7 +51,7 @@ void qcache_free(struct qcache *c)
 
     if (!c->hash)
         return;
-    list_for_each_entry_safe(s, tmp, &c->lru, lru)
+    list_for_each_entry_safe (s, tmp, &c->lru, lru)
         slice_drop(c, s);
     free(c->hash);
     c->hash = NULL;

@@ -14,8 +14,7 @@
 const uint8_t qcow2_zeros[QCOW2_ZEROS_BYTES] __attribute__((aligned(4096)));
 
 /* Reads into @buf the subclusters of @mask, as they are now. */
-static int co_read_subs(struct qcow2 *q, uint64_t base, uint32_t mask, uint8_t *buf,
-                        uint32_t flags)
+static int co_read_subs(struct qcow2 *q, uint64_t base, uint32_t mask, uint8_t *buf, uint32_t flags)
 {
     uint64_t sub = qcow2_sub_bytes(&q->g);
     unsigned first = 0, last;
@@ -25,8 +24,8 @@ static int co_read_subs(struct qcow2 *q, uint64_t base, uint32_t mask, uint8_t *
         first = (unsigned)__builtin_ctz(mask);
         for (last = first; last + 1 < q->g.subs && mask >> (last + 1) & 1; last++)
             ;
-        ret = co_qcow2_read_old(q, base + first * sub, buf + first * sub,
-                                (last - first + 1) * sub, flags);
+        ret = co_qcow2_read_old(q, base + first * sub, buf + first * sub, (last - first + 1) * sub,
+                                flags);
         mask &= ~qcow2_sub_mask(first, last);
     }
     return ret;
@@ -42,8 +41,8 @@ static uint32_t covered_subs(const struct qcow2 *q, uint64_t from, uint64_t to)
 }
 
 /* c->wide. */
-int co_qcow2_move_cluster(struct qchange *c, uint64_t off, uint64_t bytes,
-                          const struct iovec *iov, int niov, uint64_t data_off, uint32_t flags)
+int co_qcow2_move_cluster(struct qchange *c, uint64_t off, uint64_t bytes, const struct iovec *iov,
+                          int niov, uint64_t data_off, uint32_t flags)
 {
     struct qcow2 *q = c->q;
     uint64_t cluster = qcow2_cluster_bytes(&q->g), from = off & (cluster - 1), host, got;

@@ -55,8 +55,9 @@ static int check_opts(const struct qcow2_create_opts *o, uint32_t cluster, struc
     uint32_t min = 1u << (o->extended_l2 ? QCOW2_EXT_MIN_BITS : QCOW2_MIN_CLUSTER_BITS);
 
     if (cluster & (cluster - 1) || cluster < min || cluster > 1u << QCOW2_MAX_CLUSTER_BITS)
-        return error_set(err, EINVAL, "bad cluster size %" PRIu32 " (a power of two, %" PRIu32
-                                      " to 2097152)", cluster, min);
+        return error_set(err, EINVAL,
+                         "bad cluster size %" PRIu32 " (a power of two, %" PRIu32 " to 2097152)",
+                         cluster, min);
     if (o->extended_l2 && o->compat_v2)
         return error_set(err, EINVAL, "version 2 images have no extended L2 entries");
     if (o->size_bytes % QCOW2_SECTOR || o->size_bytes > INT64_MAX / 2)
@@ -67,8 +68,7 @@ static int check_opts(const struct qcow2_create_opts *o, uint32_t cluster, struc
     return 0;
 }
 
-static void init_header(const struct qcow2_create_opts *o, uint32_t cluster,
-                        struct qcow2_header *h)
+static void init_header(const struct qcow2_create_opts *o, uint32_t cluster, struct qcow2_header *h)
 {
     *h = (struct qcow2_header){
         .version = o->compat_v2 ? 2 : 3,
@@ -139,8 +139,7 @@ static int co_write_image(struct blk_node *file, const struct layout *lo,
     return 0;
 }
 
-int co_qcow2_create(struct blk_node *file, const struct qcow2_create_opts *opts,
-                    struct error *err)
+int co_qcow2_create(struct blk_node *file, const struct qcow2_create_opts *opts, struct error *err)
 {
     uint32_t cluster = opts->cluster_bytes;
     struct qcow2_header h;

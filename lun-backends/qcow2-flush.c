@@ -24,10 +24,10 @@
 #include "util/loop.h"
 #include "util/size.h"
 
-#define CYCLE_PERIOD_S    3.0
-#define DIRTY_SOFT_BYTES  (4u << 20)
-#define DIRTY_HARD_BYTES  (16u << 20)
-#define WRITES_IN_FLIGHT  64u
+#define CYCLE_PERIOD_S   3.0
+#define DIRTY_SOFT_BYTES (4u << 20)
+#define DIRTY_HARD_BYTES (16u << 20)
+#define WRITES_IN_FLIGHT 64u
 
 struct qflush_waiter {
     struct list_head link;
@@ -138,7 +138,7 @@ static int snap_slices(struct qcow2 *q, struct qcache *c, struct snap_list *l)
 {
     struct qslice *s, *tmp;
 
-    list_for_each_entry_safe(s, tmp, &c->dirty, dirty_link) {
+    list_for_each_entry_safe (s, tmp, &c->dirty, dirty_link) {
         struct snap_item *it;
         uint64_t offset;
         int ret = 0;
@@ -215,8 +215,8 @@ static int take_snapshot(struct qcow2 *q, struct snapshot *sn)
     if (!ret)
         ret = snap_slices(q, &q->l2, &sn->l2);
     if (!ret)
-        ret = snap_granules(q->l1_dirty, &q->nr_l1_dirty, q->l1, q->h.l1_entries,
-                            q->h.l1_offset, &sn->l1);
+        ret = snap_granules(q->l1_dirty, &q->nr_l1_dirty, q->l1, q->h.l1_entries, q->h.l1_offset,
+                            &sn->l1);
     qfree_move(&q->freed_in_cycle, &q->freed);
     return ret;
 }

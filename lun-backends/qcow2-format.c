@@ -134,14 +134,15 @@ int qcow2_header_check_features(const struct qcow2_header *h, bool writable, con
 
     if (h->crypt_method)
         return error_set(err, ENOTSUP, "encrypted images (%s) are not supported",
-                         h->crypt_method == 1 ? "AES" : h->crypt_method == 2 ? "LUKS" : "unknown");
+                         h->crypt_method == 1   ? "AES"
+                         : h->crypt_method == 2 ? "LUKS"
+                                                : "unknown");
     if (h->incompatible & QCOW2_INCOMPAT_DATA_FILE)
         return error_set(err, ENOTSUP, "images with an external data file are not supported");
     if (h->incompatible & ~known) {
         qcow2_feature_name(ext, ext_len, 0, (unsigned)__builtin_ctzll(h->incompatible & ~known),
                            name);
-        return error_set(err, ENOTSUP, "the image uses an unknown incompatible feature (%s)",
-                         name);
+        return error_set(err, ENOTSUP, "the image uses an unknown incompatible feature (%s)", name);
     }
     if (!(h->incompatible & QCOW2_INCOMPAT_COMPRESSION) != !h->compression)
         return error_set(err, EINVAL, "compression type %u contradicts the feature bit",
@@ -149,11 +150,13 @@ int qcow2_header_check_features(const struct qcow2_header *h, bool writable, con
     if (h->compression > 1)
         return error_set(err, ENOTSUP, "compression type %u is not supported", h->compression);
     if (writable && (h->incompatible & QCOW2_INCOMPAT_CORRUPT))
-        return error_set(err, ENOTSUP, "the image is marked corrupt and can't be opened writable; "
-                                       "run qemu-img check -r all");
+        return error_set(err, ENOTSUP,
+                         "the image is marked corrupt and can't be opened writable; "
+                         "run qemu-img check -r all");
     if (writable && (h->incompatible & QCOW2_INCOMPAT_DIRTY))
-        return error_set(err, ENOTSUP, "the image is marked dirty (refcounts may be wrong) and "
-                                       "can't be opened writable; run qemu-img check -r all");
+        return error_set(err, ENOTSUP,
+                         "the image is marked dirty (refcounts may be wrong) and "
+                         "can't be opened writable; run qemu-img check -r all");
     return 0;
 }
 

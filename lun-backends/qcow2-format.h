@@ -23,11 +23,11 @@
 #define QCOW2_MAX_BACKING_NAME 1023
 #define QCOW2_SECTOR           512u
 
-#define QCOW2_OFFSET_MASK  UINT64_C(0x00fffffffffffe00)
-#define QCOW2_COPIED       (UINT64_C(1) << 63)
-#define QCOW2_COMPRESSED   (UINT64_C(1) << 62)
-#define QCOW2_ZERO         UINT64_C(1)
-#define QCOW2_RT_MASK      UINT64_C(0xfffffffffffffe00)
+#define QCOW2_OFFSET_MASK UINT64_C(0x00fffffffffffe00)
+#define QCOW2_COPIED      (UINT64_C(1) << 63)
+#define QCOW2_COMPRESSED  (UINT64_C(1) << 62)
+#define QCOW2_ZERO        UINT64_C(1)
+#define QCOW2_RT_MASK     UINT64_C(0xfffffffffffffe00)
 
 enum qcow2_incompatible {
     QCOW2_INCOMPAT_DIRTY = 1 << 0,
@@ -80,15 +80,15 @@ struct qcow2_header {
 /* What the layout of tables follows from. */
 struct qcow2_geometry {
     uint32_t version;
-    uint32_t cluster_bits, sub_bits;    /* sub_bits == cluster_bits without extended L2 */
-    uint32_t subs;                      /* subclusters in a cluster: 1 or 32 */
-    uint32_t entry_bytes;               /* of an L2 entry: 8 or 16 */
-    uint32_t l2_bits;                   /* log2 of the entries of an L2 table */
-    uint32_t slice_bytes;               /* unit in which tables are cached and written */
-    uint32_t slice_span_bits;           /* log2 of the guest bytes that one L2 slice maps */
+    uint32_t cluster_bits, sub_bits; /* sub_bits == cluster_bits without extended L2 */
+    uint32_t subs;                   /* subclusters in a cluster: 1 or 32 */
+    uint32_t entry_bytes;            /* of an L2 entry: 8 or 16 */
+    uint32_t l2_bits;                /* log2 of the entries of an L2 table */
+    uint32_t slice_bytes;            /* unit in which tables are cached and written */
+    uint32_t slice_span_bits;        /* log2 of the guest bytes that one L2 slice maps */
     uint32_t refcount_order;
-    uint32_t ref_slice_bits;            /* log2 of the refcounts in a slice */
-    uint32_t ref_block_bits;            /* log2 of the refcounts in a refcount block */
+    uint32_t ref_slice_bits; /* log2 of the refcounts in a slice */
+    uint32_t ref_block_bits; /* log2 of the refcounts in a refcount block */
 };
 
 /* One L2 entry. Without extended L2 a cluster is its only subcluster: bit 0 of the masks. */
@@ -100,8 +100,7 @@ struct qcow2_entry {
 };
 
 /* Fixed fields; checks all that can be checked without knowing the file. -EINVAL, -ENOTSUP. */
-int qcow2_header_decode(const uint8_t *buf, size_t len, struct qcow2_header *h,
-                        struct error *err);
+int qcow2_header_decode(const uint8_t *buf, size_t len, struct qcow2_header *h, struct error *err);
 /* Tables inside a file of @file_bytes, L1 large enough for the disk. */
 int qcow2_header_check_file(const struct qcow2_header *h, uint64_t file_bytes, struct error *err);
 /* Refuses what cannot be served; @ext: the extension area, for the names of unknown features. */
@@ -128,13 +127,11 @@ void qcow2_geometry_init(struct qcow2_geometry *g, const struct qcow2_header *h)
 uint64_t qcow2_l1_entries(const struct qcow2_geometry *g, uint64_t size_bytes);
 
 /* false: the entry contradicts the format (unaligned, reserved combination). */
-bool qcow2_entry_decode(const struct qcow2_geometry *g, const uint8_t *raw,
-                        struct qcow2_entry *e);
-void qcow2_entry_encode(const struct qcow2_geometry *g, uint8_t *raw,
-                        const struct qcow2_entry *e);
+bool qcow2_entry_decode(const struct qcow2_geometry *g, const uint8_t *raw, struct qcow2_entry *e);
+void qcow2_entry_encode(const struct qcow2_geometry *g, uint8_t *raw, const struct qcow2_entry *e);
 /* Where the data of a compressed cluster lies: byte offset and length in the file. */
-void qcow2_compressed_range(const struct qcow2_geometry *g, uint64_t descriptor,
-                            uint64_t *offset, uint32_t *bytes);
+void qcow2_compressed_range(const struct qcow2_geometry *g, uint64_t descriptor, uint64_t *offset,
+                            uint32_t *bytes);
 
 uint64_t qcow2_refcount_get(const uint8_t *block, unsigned order, uint32_t index);
 void qcow2_refcount_set(uint8_t *block, unsigned order, uint32_t index, uint64_t value);

@@ -60,8 +60,8 @@ static size_t rebuild_extensions(const struct qcow2_header *h, const uint8_t *ol
     int ret;
 
     if (format)
-        to = qcow2_ext_put(out, to, max, QCOW2_EXT_BACKING_FORMAT, format,
-                           (uint32_t)strlen(format));
+        to =
+            qcow2_ext_put(out, to, max, QCOW2_EXT_BACKING_FORMAT, format, (uint32_t)strlen(format));
     while ((ret = qcow2_ext_next(old + h->header_bytes, len - h->header_bytes, &pos, &item)) == 1)
         if (to && item.type != QCOW2_EXT_BACKING_FORMAT)
             to = qcow2_ext_put(out, to, max, item.type, item.data, item.len);
@@ -93,8 +93,8 @@ static int co_write_first_cluster(struct qcow2 *q, const uint8_t *cluster, const
 
     if (bytes > QCOW2_SECTOR &&
         memcmp(cluster + QCOW2_SECTOR, fresh + QCOW2_SECTOR, bytes - QCOW2_SECTOR)) {
-        ret = co_blk_write(qcow2_file(q), QCOW2_SECTOR, fresh + QCOW2_SECTOR,
-                           bytes - QCOW2_SECTOR, 0);
+        ret = co_blk_write(qcow2_file(q), QCOW2_SECTOR, fresh + QCOW2_SECTOR, bytes - QCOW2_SECTOR,
+                           0);
         if (!ret)
             ret = co_blk_flush(qcow2_file(q));
     }
@@ -237,51 +237,41 @@ static int co_grow_l1(struct qcow2 *q, uint64_t entries, uint64_t *host, uint8_t
     return 0;
 }
 
-/* header_lock held, nothing dirty. New L1 table durable, then the header with size and table. */
-static int co_switch_size(struct qcow2 *q, uint64_t size_bytes)
+/* Makes the image's L1 table @entries long: the new one durable, then the header that names it.
+ * Nothing is dirty. */
+static int co_switch_l1(struct qcow2 *q, uint64_t entries)
 {
-    uint64_t entries = MAX_OF(qcow2_l1_entries(&q->g, size_bytes), q->h.l1_entries);
-    uint64_t old_bytes = MAX_OF((uint64_t)q->h.l1_entries * 8, 1), host;
+    uint64_t old_clusters = (((uint64_t)q->h.l1_entries * 8 - 1) >> q->g.cluster_bits) + 1, host;
     uint8_t sector[QCOW2_SECTOR], *image;
     int ret = co_grow_l1(q, entries, &host, &image);
 
-    if (ret)
+    if (ret || !host)
         return ret;
-    if (host) {
-        ret = co_qcow2_cycle(q); /* its refcounts */
-        if (!ret)
-            ret = co_blk_write(qcow2_file(q), host, image,
-                               round_up_pow2(entries * 8, qcow2_cluster_bytes(&q->g)), 0);
-        if (!ret)
-            ret = co_blk_flush(qcow2_file(q));
-        free(image);
+    ret = co_qcow2_cycle(q); /* its refcounts */
+    if (!ret)
+        ret = co_blk_write(qcow2_file(q), host, image,
+                           round_up_pow2(entries * 8, qcow2_cluster_bytes(&q->g)), 0);
+    if (!ret)
+        ret = co_blk_flush(qcow2_file(q));
+    free(image);
+    if (ret) {
+        co_qcow2_free_now(q, host, ((entries * 8 - 1) >> q->g.cluster_bits) + 1);
+        return ret;
     }
     memcpy(sector, q->header_sector, QCOW2_SECTOR);
-    put_be64(sector + QCOW2_POS_SIZE, size_bytes);
-    if (host) {
-        put_be32(sector + QCOW2_POS_L1_ENTRIES, (uint32_t)entries);
-        put_be64(sector + QCOW2_POS_L1_OFFSET, host);
-    }
-    if (!ret)
-        ret = co_qcow2_write_header_sector(q, sector);
-    if (ret) {
-        if (host)
-            co_qcow2_free_now(q, host, ((entries * 8 - 1) >> q->g.cluster_bits) + 1);
-        return ret;
-    }
-    if (host) {
-        if (q->h.l1_offset)
-            qcow2_free_later(q, q->h.l1_offset, ((old_bytes - 1) >> q->g.cluster_bits) + 1);
-        q->h.l1_entries = (uint32_t)entries;
-        q->h.l1_offset = host;
-    }
-    q->h.size_bytes = size_bytes;
+    put_be32(sector + QCOW2_POS_L1_ENTRIES, (uint32_t)entries);
+    put_be64(sector + QCOW2_POS_L1_OFFSET, host);
+    ret = co_qcow2_write_header_sector(q, sector);
+    if (ret)
+        return ret; /* the header may have got through: both tables stay as they are */
+    if (q->h.l1_entries)
+        qcow2_free_later(q, q->h.l1_offset, old_clusters);
+    q->h.l1_entries = (uint32_t)entries;
+    q->h.l1_offset = host;
     return 0;
 }
 
-/* What the backing has behind the old end must not show: zeros, or refused where that can't be
- * said. The range has L1 entries only after the switch, so the new part is zeroed before the
- * node shows its new size. */
+/* What the backing has behind the old end must not show. */
 static int co_hide_backing(struct qcow2 *q, uint64_t old_bytes)
 {
     struct blk_node *backing = q->node.backing.child;
@@ -293,10 +283,40 @@ static int co_hide_backing(struct qcow2 *q, uint64_t old_bytes)
     return end > old_bytes ? co_blk_write_zeroes(&q->node, old_bytes, end - old_bytes, 0) : 0;
 }
 
+/* header_lock not held. The new part is ready, durably, before the header gives the new size. */
+static int co_grow(struct qcow2 *q, uint64_t size_bytes)
+{
+    uint64_t old_bytes = q->node.size_bytes;
+    uint8_t sector[QCOW2_SECTOR];
+    int ret = co_qcow2_settle(q);
+
+    co_mutex_lock(&q->header_lock);
+    if (!ret)
+        ret = co_switch_l1(q, qcow2_l1_entries(&q->g, size_bytes));
+    co_mutex_unlock(&q->header_lock);
+    if (ret)
+        return ret;
+    q->node.size_bytes = size_bytes;
+    ret = co_hide_backing(q, old_bytes);
+    if (!ret)
+        ret = co_qcow2_settle(q);
+    if (!ret) {
+        co_mutex_lock(&q->header_lock);
+        memcpy(sector, q->header_sector, QCOW2_SECTOR);
+        put_be64(sector + QCOW2_POS_SIZE, size_bytes);
+        ret = co_qcow2_write_header_sector(q, sector);
+        co_mutex_unlock(&q->header_lock);
+    }
+    if (ret)
+        q->node.size_bytes = old_bytes;
+    else
+        q->h.size_bytes = size_bytes;
+    return ret;
+}
+
 int co_qcow2_resize(struct blk_node *node, uint64_t size_bytes, struct error *err)
 {
     struct qcow2 *q = qcow2_of(node);
-    uint64_t old_bytes = node->size_bytes;
     int ret;
 
     if (node->read_only)
@@ -305,20 +325,11 @@ int co_qcow2_resize(struct blk_node *node, uint64_t size_bytes, struct error *er
         return error_set(err, ENOTSUP, "shrinking a qcow2 image is not supported");
     if (size_bytes % QCOW2_SECTOR || size_bytes > INT64_MAX / 2)
         return error_set(err, EINVAL, "bad image size %" PRIu64, size_bytes);
-    ret = co_qcow2_settle(q);
-    if (!ret) {
-        co_mutex_lock(&q->header_lock);
-        ret = co_switch_size(q, size_bytes);
-        co_mutex_unlock(&q->header_lock);
-    }
+    if (q->h.version < 3 && q->h.nr_snapshots)
+        return error_set(err, ENOTSUP, "version 2 images with snapshots can't be resized");
+    ret = co_grow(q, size_bytes);
     if (ret)
         return error_set(err, -ret, "can't resize %s: %s", qcow2_name(q), strerror(-ret));
-    node->size_bytes = size_bytes;
-    ret = co_hide_backing(q, old_bytes);
-    if (!ret)
-        ret = co_qcow2_settle(q);
-    if (ret)
-        return error_set(err, -ret, "can't zero the new part of %s", qcow2_name(q));
     blk_node_notify(node, BLK_EV_RESIZED);
     return 0;
 }

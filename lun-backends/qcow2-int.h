@@ -39,10 +39,10 @@ struct qcache {
 enum qrun_kind { QRUN_UNALLOCATED, QRUN_ZERO, QRUN_DATA, QRUN_COMPRESSED, QRUN_BAD };
 struct qrun {
     enum qrun_kind kind;
-    bool copied;     /* DATA: may be overwritten in place */
-    bool past_end;   /* DATA: behind the end of the file, reads zeros until written */
-    bool no_table;   /* UNALLOCATED: there is no L2 table */
-    uint64_t host;   /* DATA: where; COMPRESSED: descriptor */
+    bool copied;   /* DATA: may be overwritten in place */
+    bool past_end; /* DATA: behind the end of the file, reads zeros until written */
+    bool no_table; /* UNALLOCATED: there is no L2 table */
+    uint64_t host; /* DATA: where; COMPRESSED: descriptor */
     uint64_t bytes;
 };
 
@@ -113,7 +113,7 @@ struct qcow2 {
     /* allocator: clusters from end_cluster on are free, below it scan_cluster is a hint */
     struct co_mutex alloc_lock;
     uint64_t end_cluster, scan_cluster;
-    uint64_t fresh_cluster; /* from here on the file has never been written: reads zeros */
+    uint64_t fresh_cluster;     /* from here on the file has never been written: reads zeros */
     struct co_mutex table_lock; /* adding or copying an L2 table */
     struct list_head locks, assigns;
 
@@ -185,8 +185,7 @@ int co_qcow2_map(struct qcow2 *q, uint64_t off, uint64_t max, struct qrun *run);
 uint64_t qcow2_l2_slice_offset(struct qcow2 *q, uint64_t off, int *ret);
 uint8_t *qcow2_slice_entry(const struct qcow2 *q, const struct qslice *s, uint64_t off);
 /* false: corrupt; counted and logged. */
-bool qcow2_get_entry(struct qcow2 *q, const struct qslice *s, uint64_t off,
-                     struct qcow2_entry *e);
+bool qcow2_get_entry(struct qcow2 *q, const struct qslice *s, uint64_t off, struct qcow2_entry *e);
 void qcow2_submit_status(struct blk_node *node, struct blk_req *req);
 
 /* qcow2-read.c */
@@ -252,13 +251,13 @@ int co_qchange_begin(struct qchange *c, struct qcow2 *q, uint64_t pos, uint64_t 
 void qchange_end(struct qchange *c);
 void qchange_set_entry(struct qchange *c, uint64_t off, const struct qcow2_entry *e);
 /* NULL iovec: zeros. @data_off: guest offset of the iovec's first byte. */
-int co_qcow2_write(struct qcow2 *q, uint64_t off, uint64_t bytes, const struct iovec *iov,
-                   int niov, uint64_t data_off, uint32_t flags);
+int co_qcow2_write(struct qcow2 *q, uint64_t off, uint64_t bytes, const struct iovec *iov, int niov,
+                   uint64_t data_off, uint32_t flags);
 void qcow2_finish_change(struct qcow2 *q, struct blk_req *req, int result);
 
 /* qcow2-copy.c */
-int co_qcow2_move_cluster(struct qchange *c, uint64_t off, uint64_t bytes,
-                          const struct iovec *iov, int niov, uint64_t data_off, uint32_t flags);
+int co_qcow2_move_cluster(struct qchange *c, uint64_t off, uint64_t bytes, const struct iovec *iov,
+                          int niov, uint64_t data_off, uint32_t flags);
 /* Zeros for iovecs. */
 #define QCOW2_ZEROS_BYTES 65536u
 extern const uint8_t qcow2_zeros[QCOW2_ZEROS_BYTES];

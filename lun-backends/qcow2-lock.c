@@ -15,7 +15,7 @@ static struct qlock *find_conflict(struct qcow2 *q, const struct qlock *l)
 {
     struct qlock *other;
 
-    list_for_each_entry(other, &q->locks, link)
+    list_for_each_entry (other, &q->locks, link)
         if (other->start < l->end && l->start < other->end)
             return other;
     return NULL;
@@ -43,7 +43,7 @@ static struct qassign *find_assign(struct qcow2 *q, uint64_t guest_cluster)
 {
     struct qassign *a;
 
-    list_for_each_entry(a, &q->assigns, link)
+    list_for_each_entry (a, &q->assigns, link)
         if (a->guest_cluster == guest_cluster)
             return a;
     return NULL;

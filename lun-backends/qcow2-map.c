@@ -15,7 +15,7 @@
 #include "util/log.h"
 #include "util/size.h"
 
-#define CORRUPT_LOG_MAX      20
+#define CORRUPT_LOG_MAX 20
 /* Work of one BLK_STATUS: a run costs as much as skipping RUN_COST missing tables. */
 #define STATUS_BUDGET   65536u
 #define STATUS_RUN_COST 64u
@@ -135,8 +135,8 @@ static void cluster_run(struct qcow2 *q, const struct qslice *s, uint64_t off, s
     }
     differ = (~like & qcow2_sub_mask(0, q->g.subs - 1)) >> sub;
     if (differ)
-        run->bytes = ((uint64_t)(sub + (unsigned)__builtin_ctz(differ)) << q->g.sub_bits) -
-                     in_cluster;
+        run->bytes =
+            ((uint64_t)(sub + (unsigned)__builtin_ctz(differ)) << q->g.sub_bits) - in_cluster;
     if (run->kind == QRUN_DATA)
         clip_to_file(q, &e, run);
 }

@@ -105,8 +105,8 @@ static int read_backing(struct qcow2 *q, const uint8_t *first, size_t ext_end, s
     return 0;
 }
 
-static int check_first_cluster(struct qcow2 *q, const uint8_t *first, size_t cluster,
-                               bool writable, struct error *err)
+static int check_first_cluster(struct qcow2 *q, const uint8_t *first, size_t cluster, bool writable,
+                               struct error *err)
 {
     size_t ext_end = q->h.backing_offset ? q->h.backing_offset : cluster;
     int ret;

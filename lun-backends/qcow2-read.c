@@ -129,9 +129,9 @@ static void read_co(void *arg)
         if (ret)
             break;
         if (run.kind == QRUN_COMPRESSED)
-            ret = co_qcow2_read_compressed(
-                q, run.host, op->pos & (qcow2_cluster_bytes(&q->g) - 1), run.bytes, req->iov,
-                req->niov, op->pos - req->offset_bytes);
+            ret = co_qcow2_read_compressed(q, run.host, op->pos & (qcow2_cluster_bytes(&q->g) - 1),
+                                           run.bytes, req->iov, req->niov,
+                                           op->pos - req->offset_bytes);
         else
             submit_run(q, req, &run);
         op->pos += run.bytes;

@@ -103,8 +103,8 @@ static int co_add_block(struct qcow2 *q, uint64_t index, uint64_t cluster)
     struct qslice *s;
     int ret;
 
-    ret = co_blk_write_zeroes(qcow2_file(q), cluster_offset(q, cluster),
-                              qcow2_cluster_bytes(&q->g), 0);
+    ret = co_blk_write_zeroes(qcow2_file(q), cluster_offset(q, cluster), qcow2_cluster_bytes(&q->g),
+                              0);
     if (ret)
         return ret;
     if (index == cluster >> q->g.ref_block_bits)
@@ -531,8 +531,8 @@ int co_qcow2_alloc_open(struct qcow2 *q, struct error *err)
     ret = co_find_end(q);
     if (ret)
         return error_set(err, -ret, "can't read the refcount blocks");
-    file_clusters = (qcow2_file(q)->size_bytes + qcow2_cluster_bytes(&q->g) - 1) >>
-                    q->g.cluster_bits;
+    file_clusters =
+        (qcow2_file(q)->size_bytes + qcow2_cluster_bytes(&q->g) - 1) >> q->g.cluster_bits;
     q->fresh_cluster = MAX_OF(q->end_cluster, file_clusters);
     return 0;
 }

@@ -267,8 +267,7 @@ static bool has_data_at(const struct qcow2 *q, const struct qcow2_entry *e, uint
     return e->alloc >> sub & 1;
 }
 
-static int co_fill_pad(struct qchange *c, struct pad *p, uint64_t off, uint64_t end,
-                       uint32_t flags)
+static int co_fill_pad(struct qchange *c, struct pad *p, uint64_t off, uint64_t end, uint32_t flags)
 {
     struct qcow2 *q = c->q;
     struct qcow2_entry e;
@@ -336,8 +335,8 @@ static void drop_zero_pads(struct segment *s)
         s->tail.bytes = 0;
 }
 
-static int co_write_segment(struct qchange *c, struct segment *s, const struct iovec *iov,
-                            int niov, uint64_t data_off)
+static int co_write_segment(struct qchange *c, struct segment *s, const struct iovec *iov, int niov,
+                            uint64_t data_off)
 {
     struct pad body = {.off = s->start, .bytes = s->end - s->start};
     size_t max = (size_t)niov + 2 + 3 +
@@ -535,8 +534,8 @@ static int co_write_unallocated(struct qchange *c, const struct iovec *iov, int 
     return ret;
 }
 
-int co_qcow2_write(struct qcow2 *q, uint64_t off, uint64_t bytes, const struct iovec *iov,
-                   int niov, uint64_t data_off, uint32_t flags)
+int co_qcow2_write(struct qcow2 *q, uint64_t off, uint64_t bytes, const struct iovec *iov, int niov,
+                   uint64_t data_off, uint32_t flags)
 {
     uint64_t end = off + bytes;
     bool wide = false;

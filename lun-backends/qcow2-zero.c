@@ -21,8 +21,8 @@ static uint32_t all_subs(const struct qcow2 *q)
 }
 
 /* Subclusters of @mask come to read zeros; @unmap: a whole cluster is given back. */
-static void zero_subs(struct qchange *c, uint64_t off, const struct qcow2_entry *old,
-                      uint32_t mask, bool unmap)
+static void zero_subs(struct qchange *c, uint64_t off, const struct qcow2_entry *old, uint32_t mask,
+                      bool unmap)
 {
     struct qcow2 *q = c->q;
     bool whole = mask == all_subs(q);
@@ -111,6 +111,8 @@ static int co_zero_range(struct qcow2 *q, uint64_t off, uint64_t end, uint32_t f
                                  flags & (BLK_IF_UNALLOCATED | BLK_BULK));
             off = stop;
         }
+        if (off < end)
+            co_pause(); /* a large range must not hold up the loop */
     }
     return ret;
 }
@@ -155,8 +157,8 @@ static void write_zeroes_co(void *arg)
     struct blk_req *req = arg;
     struct qcow2 *q = qcow2_of(req->node);
     unsigned epoch = qcow2_io_begin(q);
-    int ret = co_write_zeroes(q, req->offset_bytes, req->offset_bytes + req->length_bytes,
-                              req->flags);
+    int ret =
+        co_write_zeroes(q, req->offset_bytes, req->offset_bytes + req->length_bytes, req->flags);
 
     qcow2_io_end(q, epoch);
     qcow2_finish_change(q, req, ret);

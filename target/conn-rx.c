@@ -55,6 +55,10 @@ static long step_header(struct conn *c, const uint8_t *p, size_t n)
     }
     if (n < len)
         return STEP_WAIT;
+    if (c->state == CONN_LOGIN && (p[0] & 0x3f) != PDU_LOGIN_REQ) {
+        conn_close(c, "not an iSCSI initiator");
+        return STEP_WAIT;
+    }
     len += p[4] * 4u; /* TotalAHSLength */
     need = len + (c->header_digest ? PDU_DIGEST_BYTES : 0);
     if (n < need)

@@ -168,8 +168,8 @@ static void take_segment(struct conn *c)
 
 static void begin_login(struct conn *c, int rc)
 {
-    if (rc || c->rx.pdu.opcode != PDU_LOGIN_REQ || c->rx.pdu.data_bytes > ISCSI_LOGIN_SEGMENT)
-        conn_close(c, "not a login request");
+    if (rc || c->rx.pdu.data_bytes > ISCSI_LOGIN_SEGMENT)
+        conn_close(c, "bad login request");
     else
         take_segment(c);
 }

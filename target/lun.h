@@ -24,8 +24,8 @@
 #define LUN_SOURCE_TIMEOUT_NS (120 * UINT64_C(1000000000))
 
 /* Limits told in VPD page B0h and enforced. */
-#define LUN_MAX_TRANSFER_BYTES   (16u << 20)
-#define LUN_MAX_UNMAP_BYTES      (UINT64_C(4) << 30)
+#define LUN_MAX_TRANSFER_BYTES   (32u << 20)
+#define LUN_MAX_UNMAP_BYTES      (UINT64_C(512) << 20)
 #define LUN_MAX_UNMAP_DESCS      255
 #define LUN_MAX_WRITE_SAME_BYTES (UINT64_C(1) << 30)
 

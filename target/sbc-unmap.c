@@ -241,7 +241,7 @@ void sbc_write_same(struct scsi_cmd *cmd)
     cmd->transfer_bytes = no_data ? 0 : lun_block_bytes(lun);
     if (no_data)
         same_zeroes(cmd);
-    else if (cmd_expected_bytes(cmd) < lun_block_bytes(lun))
+    else if (cmd_expected_bytes(cmd) != lun_block_bytes(lun)) /* not the block that is meant */
         cmd_fail(cmd, SENSE_INVALID_FIELD_CDB);
     else
         cmd_get_buf(

@@ -18,7 +18,6 @@
 #define SESSION_MAX_TASKS      256        /* incl. those whose response is still queued */
 #define SESSION_MAX_IMMEDIATE  16         /* commands outside of the window */
 #define SESSION_DATA_MAX_BYTES (8u << 20) /* data of started commands; more wait */
-#define SESSION_STASH_BYTES    (2u << 20) /* data-out that SCSI can't take yet */
 #define SESSION_MAX_TMFS       32
 #define SESSION_BLOCKED_NS     1000000000ull /* data-out that SCSI can't take blocks for so long */
 #define ISCSI_PORTAL_GROUP     1

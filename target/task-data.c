@@ -15,6 +15,13 @@
 #include "util/log.h"
 #include "util/size.h"
 
+/* Of one session, and of all. A window full of first bursts fits in the former for FirstBurstLength
+ * up to 128 KiB; what is refused here waits, and in the end is answered TASK SET FULL. */
+#define STASH_SESSION_MAX_BYTES (16u << 20)
+#define STASH_TOTAL_MAX_BYTES   (64u << 20)
+
+static uint64_t stash_total_bytes;
+
 static uint32_t unsolicited_end(const struct task *t)
 {
     return MIN_OF(t->session->params.first_burst, t->cmd.edtl_bytes);
@@ -28,6 +35,7 @@ static bool wants_data(const struct task *t)
 static void free_stash(struct task *t)
 {
     t->session->stash_bytes -= t->stash_alloc;
+    stash_total_bytes -= t->stash_alloc;
     free(t->stash);
     t->stash = NULL;
     t->stash_len = t->stash_alloc = 0;
@@ -167,12 +175,16 @@ static bool in_buf(const struct task *t, uint32_t pos)
     return t->buf && pos >= t->buf_at && pos < t->buf_at + t->buf_len;
 }
 
+/* For the rest of this PDU, or of all unsolicited data if more is to come. */
 static bool open_stash(struct task *t, uint32_t pos)
 {
     struct session *s = t->session;
-    uint32_t need = unsolicited_end(t) - pos;
+    const struct conn *c = s->conn;
+    uint32_t need =
+        t->unsolicited ? unsolicited_end(t) - pos : c->rx.pdu.data_bytes - c->rx.placed_bytes;
 
-    if (!may_stash(s->conn, t) || s->stash_bytes + need > SESSION_STASH_BYTES)
+    if (!may_stash(c, t) || s->stash_bytes + need > STASH_SESSION_MAX_BYTES ||
+        stash_total_bytes + need > STASH_TOTAL_MAX_BYTES)
         return false;
     t->stash = malloc(need);
     if (!t->stash)
@@ -181,6 +193,7 @@ static bool open_stash(struct task *t, uint32_t pos)
     t->stash_len = 0;
     t->stash_alloc = need;
     s->stash_bytes += need;
+    stash_total_bytes += need;
     return true;
 }
 

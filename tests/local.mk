@@ -20,6 +20,7 @@ UNIT_TESTS += \
 	tests/unit/test-negotiate \
 	tests/unit/test-pdu \
 	tests/unit/test-qcow2-format \
+	tests/unit/test-qcow2-image \
 	tests/unit/test-qcow2 \
 	tests/unit/test-remote-status \
 	tests/unit/test-remote-url \
@@ -77,7 +78,10 @@ tests_unit_test_pdu_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS)
 tests_unit_test_qcow2_format_SOURCES = tests/unit/test-qcow2-format.c
 tests_unit_test_qcow2_format_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
-tests_unit_test_qcow2_SOURCES = tests/unit/test-qcow2.c
+tests_unit_test_qcow2_image_SOURCES = tests/unit/test-qcow2-image.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/qcow2-image.c tests/unit/qcow2-image.h
+tests_unit_test_qcow2_image_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_qcow2_SOURCES = tests/unit/test-qcow2.c tests/unit/qcow2-image.c tests/unit/qcow2-image.h
 tests_unit_test_qcow2_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_remote_status_SOURCES = tests/unit/test-remote-status.c
@@ -124,3 +128,19 @@ tests_tools_verify_writer_SOURCES = tests/tools/verify-writer.c tests/tools/mode
 	tests/tools/model.h
 tests_tools_verify_writer_LDADD = $(LIBISCSI_LIBS)
 tests_bench_load_SOURCES = tests/bench/load.c
+
+# Power cuts at every write, in memory.
+check_PROGRAMS += tests/crash/crash
+tests_crash_crash_SOURCES = tests/crash/crash.c \
+	tests/crash/image.c \
+	tests/crash/image.h \
+	tests/crash/record-node.c \
+	tests/crash/record-node.h \
+	tests/crash/rnd.h \
+	tests/crash/structure.c \
+	tests/crash/structure.h \
+	tests/crash/versions.c \
+	tests/crash/versions.h \
+	tests/crash/workload.c \
+	tests/crash/workload.h
+tests_crash_crash_LDADD = $(LUN_LIBS)

@@ -54,13 +54,18 @@ class Writer:
 
 
 class Pull:
-    def __init__(self, judge, size_mib=64, depth=3, data_mib=24):
+    def __init__(self, judge, size_mib=64, depth=3, data_mib=24, even=False):
+        """@even: data in every MiB instead of @data_mib random ones, so that progress is steady."""
         self.j = judge
         self.layers = make_chain(judge.rng, judge.path("chain"), depth, size=size_mib * MIB)
         top = self.layers[-1]
         rng = judge.rng
-        qemu_io(top.path, [f"write -P {rng.randint(1, 255)} {rng.randrange(top.size // MIB - 1) * MIB} 1M"
-                           for _ in range(data_mib)])
+        if even:
+            cmds = [f"write -P {rng.randint(1, 255)} {i * MIB} 640k" for i in range(top.size // MIB)]
+        else:
+            cmds = [f"write -P {rng.randint(1, 255)} {rng.randrange(top.size // MIB - 1) * MIB} 1M"
+                    for _ in range(data_mib)]
+        qemu_io(top.path, cmds)
         self.base = judge.path("base.raw")
         qemu_img("convert", "-O", "raw", top.path, self.base)
         judge.say(f"source chain: {describe(self.layers)}")
@@ -110,8 +115,9 @@ class Pull:
         os.unlink(copy)
         return qemu_img_copy.returncode == 0 and p.returncode in (0, 3), p.stdout + p.stderr
 
-    def judge_result(self, writer):
-        """Source dead, job done: the overlay alone is source plus writes, and clean."""
+    def judge_result(self, writer, leaks=False):
+        """Source dead, job done: the overlay alone is source plus writes, and clean (but for
+        clusters that a killed daemon leaked, with @leaks)."""
         j = self.j
         fine, said = writer.stop()
         j.check(fine, f"the verifying writer found nothing wrong: {said.strip().splitlines()[-1]}", said)
@@ -122,7 +128,10 @@ class Pull:
         j.check(backing is None, "the overlay names no backing file", backing)
         j.check(self.dst.stop() == 0, "the destination ends on SIGTERM with 0", self.dst.log_tail())
         clean, said = check_image(self.overlay)
-        j.check(clean, "qemu-img check of the overlay is clean", said)
+        if leaks and not clean:
+            j.say(f"qemu-img check: {said.splitlines()[0]}")
+            clean = "This means waste of disk space, but no harm to data" in said and "ERROR" not in said
+        j.check(clean, f"qemu-img check of the overlay: {'leaks at most' if leaks else 'clean'}", said)
         same, said = identical(self.overlay, "qcow2", expected, "raw")
         j.check(same, "qemu-img compare: overlay and expectation are identical", said)
         self.dst.start()

@@ -172,6 +172,7 @@ TEST(negotiate, authentication_is_none_or_nothing)
     begin(&t);
     CHECK_STR(offer(&t, NEG_SECURITY, "AuthMethod", "CHAP,None"), "AuthMethod=None");
     CHECK(t.n.auth_offered && t.n.auth_none);
+    text_release(&t.out);
     begin(&t);
     CHECK_STR(offer(&t, NEG_SECURITY, "AuthMethod", "CHAP"), "AuthMethod=Reject");
     CHECK(t.n.auth_offered && !t.n.auth_none);

@@ -70,20 +70,20 @@ TEST(qcow2_format, header_with_absurd_fields_is_refused)
     struct qcow2_header h = good_header();
 
     CHECK_EQ(decode(&h, 0, 0), 0);
-    CHECK_EQ(decode(&h, 4, 4), -ENOTSUP);            /* version */
-    CHECK_EQ(decode(&h, 20, 8), -EINVAL);            /* cluster bits */
+    CHECK_EQ(decode(&h, 4, 4), -ENOTSUP); /* version */
+    CHECK_EQ(decode(&h, 20, 8), -EINVAL); /* cluster bits */
     CHECK_EQ(decode(&h, 20, 22), -EINVAL);
     CHECK_EQ(decode(&h, 20, UINT32_MAX), -EINVAL);
-    CHECK_EQ(decode(&h, 24, 0xffffffff), -EINVAL);   /* size */
-    CHECK_EQ(decode(&h, 36, 1), -EINVAL);            /* L1 too small for the size */
-    CHECK_EQ(decode(&h, 36, 0xffffffff), -EINVAL);   /* L1 too large */
-    CHECK_EQ(decode(&h, 40, 1), -EINVAL);            /* L1 outside the file */
-    CHECK_EQ(decode(&h, 44, 0x30200), -EINVAL);      /* L1 unaligned */
-    CHECK_EQ(decode(&h, 52, 0x10001), -EINVAL);      /* refcount table unaligned */
-    CHECK_EQ(decode(&h, 56, 0), -EINVAL);            /* no refcount table */
+    CHECK_EQ(decode(&h, 24, 0xffffffff), -EINVAL); /* size */
+    CHECK_EQ(decode(&h, 36, 1), -EINVAL);          /* L1 too small for the size */
+    CHECK_EQ(decode(&h, 36, 0xffffffff), -EINVAL); /* L1 too large */
+    CHECK_EQ(decode(&h, 40, 1), -EINVAL);          /* L1 outside the file */
+    CHECK_EQ(decode(&h, 44, 0x30200), -EINVAL);    /* L1 unaligned */
+    CHECK_EQ(decode(&h, 52, 0x10001), -EINVAL);    /* refcount table unaligned */
+    CHECK_EQ(decode(&h, 56, 0), -EINVAL);          /* no refcount table */
     CHECK_EQ(decode(&h, 56, 0xffffffff), -EINVAL);
-    CHECK_EQ(decode(&h, 96, 7), -EINVAL);            /* refcount order */
-    CHECK_EQ(decode(&h, 100, 103), -EINVAL);         /* header length */
+    CHECK_EQ(decode(&h, 96, 7), -EINVAL);    /* refcount order */
+    CHECK_EQ(decode(&h, 100, 103), -EINVAL); /* header length */
     CHECK_EQ(decode(&h, 100, 0x20000), -EINVAL);
 }
 
@@ -233,10 +233,10 @@ TEST(qcow2_format, contradicting_entries_are_refused)
     struct qcow2_geometry ext = geometry(3, 17, true, 4);
 
     CHECK(decodes(&v3, 1, 0));
-    CHECK(!decodes(&v2, 1, 0));                        /* no zero flag in version 2 */
-    CHECK(!decodes(&v3, 0x10200, 0));                  /* unaligned */
-    CHECK(!decodes(&v3, QCOW2_COPIED, 0));             /* cluster at offset 0 */
-    CHECK(!decodes(&ext, 0, 1));                       /* allocated without a cluster */
+    CHECK(!decodes(&v2, 1, 0));                            /* no zero flag in version 2 */
+    CHECK(!decodes(&v3, 0x10200, 0));                      /* unaligned */
+    CHECK(!decodes(&v3, QCOW2_COPIED, 0));                 /* cluster at offset 0 */
+    CHECK(!decodes(&ext, 0, 1));                           /* allocated without a cluster */
     CHECK(!decodes(&ext, 5 << 17, 1 | UINT64_C(1) << 32)); /* allocated and zero */
     CHECK(!decodes(&ext, 5 << 17 | 1, 1));
     CHECK(!decodes(&v3, QCOW2_COMPRESSED | QCOW2_COPIED, 0));

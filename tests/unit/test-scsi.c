@@ -133,9 +133,9 @@ TEST(scsi, more_than_the_maximum_transfer_length_is_refused)
     uint8_t cdb[16] = {0x88};
 
     fake_setup(&f, UINT64_C(64) << 20, true);
-    put_be32(cdb + 10, 32769);
+    put_be32(cdb + 10, LUN_MAX_TRANSFER_BYTES / 512 + 1);
     CHECK_EQ(fake_exec(&f, cdb, 16, data, 4096, false), SENSE(5, 0x24, 0));
-    put_be32(cdb + 10, 32768);
+    put_be32(cdb + 10, LUN_MAX_TRANSFER_BYTES / 512);
     CHECK_EQ(fake_exec(&f, cdb, 16, data, 4096, false), 0);
     fake_teardown(&f);
 }
@@ -445,6 +445,52 @@ TEST(scsi, more_commands_than_may_be_parked_are_busy)
     fake_teardown(&f);
 }
 
+TEST(scsi, parked_writes_keep_a_bounded_number_of_bytes)
+{
+    struct fake_cmd *w[LUN_MAX_PARKED_BYTES / BUFPOOL_MAX_BYTES + 1];
+    const unsigned n = ARRAY_LEN(w);
+
+    fake_setup(&f, 16u << 20, true);
+    f.mem->write_error = -EHOSTDOWN;
+    for (unsigned i = 0; i < n; i++) {
+        w[i] = rw_new(0x2a, i * 2048, 2048);
+        w[i]->cmd.chunk_bytes = BUFPOOL_MAX_BYTES;
+        memset(w[i]->data, (int)i + 1, BUFPOOL_MAX_BYTES);
+        fake_start(w[i]);
+    }
+    CHECK(TURN_UNTIL(w[n - 1]->done));
+    CHECK_EQ(fake_sense(w[n - 1]), -SCSI_BUSY);
+    CHECK_EQ(f.lun->parked_bytes, LUN_MAX_PARKED_BYTES);
+    f.mem->write_error = 0;
+    blk_node_notify(&f.mem->node, BLK_EV_SOURCE_UP);
+    for (unsigned i = 0; i < n; i++) {
+        fake_wait(w[i]);
+        CHECK_EQ(f.mem->data[(i + 1) * BUFPOOL_MAX_BYTES - 1], i + 1 < n ? i + 1 : 0);
+        fake_cmd_free(w[i]);
+    }
+    CHECK_EQ(f.lun->parked_bytes, 0);
+    fake_teardown(&f);
+}
+
+TEST(scsi, a_command_in_the_disk_ends_aborted_when_the_disk_lets_go)
+{
+    struct fake_cmd *r;
+
+    fake_setup(&f, DISK_BYTES, true);
+    f.mem->hold_reads = true;
+    r = rw_new(0x28, 0, 16);
+    fake_start(r);
+    scsi_cmd_abort(&r->cmd);
+    loop_turn(false);
+    CHECK(!r->done);
+    mem_node_release(f.mem);
+    fake_wait(r);
+    CHECK(r->cmd.aborted);
+    CHECK_EQ(r->in_len, 0);
+    fake_cmd_free(r);
+    fake_teardown(&f);
+}
+
 TEST(scsi, aborting_a_parked_command_ends_it_this_turn)
 {
     struct fake_cmd *r;
@@ -743,6 +789,23 @@ TEST(scsi, get_layer_status_tells_state_depth_and_generation)
     CHECK(ext[3].state == COWL_UNDECIDED && ext[3].depth == COWL_NO_DEPTH);
     CHECK(ext[4].state == COWL_ZERO && ext[4].depth == 0);
     CHECK_EQ(ext[4].lba, DISK_BLOCKS / 2);
+    fake_teardown(&f);
+}
+
+TEST(scsi, a_status_walk_can_be_aborted_and_outlives_nothing)
+{
+    struct fake_cmd *c;
+    uint8_t cdb[16] = {0x9e, 0x12, [12] = 1};
+
+    fake_setup(&f, DISK_BYTES, false);
+    c = fake_cmd_new(&f, cdb, 16, 256, false);
+    fake_start(c);
+    scsi_cmd_abort(&c->cmd);
+    fake_wait(c);
+    CHECK(c->cmd.aborted);
+    CHECK_EQ(c->in_len, 0);
+    CHECK_EQ(f.lun->nr_walks, 0);
+    fake_cmd_free(c);
     fake_teardown(&f);
 }
 
