@@ -59,6 +59,8 @@ build_tree() {
             [ -x configure ] || quietly "$log" ./autogen.sh || exit 1
             quietly "$log" ./configure "$@" || exit 1
         fi
-        quietly "$log" make -j"$(nproc)" "$target"
+        # First all, then the rest: two makes at once would build the same archives.
+        quietly "$log" make -j"$(nproc)" all || exit 1
+        [ "$target" = all ] || quietly "$log" make -j"$(nproc)" "$target"
     )
 }

@@ -314,7 +314,7 @@ static void lone_done(struct tx_op *op, bool was_sent)
 
 bool conn_send_pdu(struct conn *c, const uint8_t *bhs, void *data, uint32_t data_bytes, bool counts)
 {
-    struct lone_pdu *l = calloc(1, sizeof(*l));
+    struct lone_pdu *l = c->state == CONN_CLOSED ? NULL : calloc(1, sizeof(*l));
 
     if (!l) {
         free(data);

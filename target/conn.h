@@ -142,7 +142,7 @@ void conn_tx_drop(struct conn *c);
 void conn_stamp(struct conn *c, uint8_t *bhs, bool counts);
 /*
  * Sends a PDU that belongs to no task, with a data segment of malloc()ed memory (or NULL) that is
- * freed when sent. False: out of memory, the connection is closed.
+ * freed when sent. False: the connection is closed, or was closed for want of memory.
  */
 bool conn_send_pdu(struct conn *c, const uint8_t *bhs, void *data, uint32_t data_bytes,
                    bool counts);

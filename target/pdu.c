@@ -7,8 +7,9 @@
 
 #include "util/byteorder.h"
 
-#define F_FINAL 0x80
-#define F_CONT  0x40
+#define F_FINAL  0x80
+#define F_CONT   0x40
+#define F_STATUS 0x01 /* of a Data-In */
 
 static int decode_cmd(const uint8_t *b, struct pdu *p)
 {
@@ -161,7 +162,7 @@ void pdu_data_in(uint8_t *bhs, uint32_t itt, uint32_t datasn, uint32_t offset_by
 
 void pdu_data_in_status(uint8_t *bhs, uint8_t status, struct pdu_residual r)
 {
-    bhs[1] |= 0x01 | residual_flags(r);
+    bhs[1] |= F_STATUS | residual_flags(r);
     bhs[3] = status;
     put_be32(bhs + 44, r.bytes);
 }
@@ -170,7 +171,7 @@ void pdu_data_in_cut(uint8_t *bhs, const uint8_t *first, uint32_t index, uint32_
                      uint32_t length_bytes, bool final, bool last)
 {
     memcpy(bhs, first, PDU_BHS_BYTES);
-    if (!last) { /* 11.7: without S, status, StatSN and residual are reserved */
+    if (!last || !(first[1] & F_STATUS)) { /* 11.7: status, StatSN, residual are reserved */
         bhs[1] = 0;
         bhs[3] = 0;
         put_be32(bhs + 24, 0);

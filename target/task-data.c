@@ -255,13 +255,14 @@ void task_data_out_begin(struct conn *c, const struct pdu *p)
         return;
     }
     if (!data_out_allowed(t, p)) {
-        log_notice("%s: Data-Out of ITT %#x out of place (DataSN %u, offset %u, %u bytes)", c->peer,
-                   p->itt, p->data_out.datasn, p->data_out.offset_bytes, p->data_bytes);
-        ffp_reject(c, PDU_REJECT_PROTOCOL);
+        log_info("%s: Data-Out of ITT %#x out of place (DataSN %u, offset %u, %u bytes)", c->peer,
+                 p->itt, p->data_out.datasn, p->data_out.offset_bytes, p->data_bytes);
+        c->rx.task = t;
         t->unsolicited = false; /* nothing of it can be relied on */
         close_r2t(t);
-        c->rx.task = t;
         task_fail(t, TASK_FAIL_DATA);
+        ffp_reject(c, PDU_REJECT_PROTOCOL);
+        return;
     }
     c->rx.task = t;
     c->rx.sink = RX_TASK;
@@ -285,11 +286,12 @@ void task_data_end(struct conn *c, const struct pdu *p, bool digest_ok)
     struct task *t = c->rx.task;
 
     c->rx.task = NULL;
+    if (t)
+        t->ops_queued++; /* keeps it here */
     if (!digest_ok)
         ffp_reject(c, PDU_REJECT_DATA_DIGEST);
     if (!t)
         return;
-    t->ops_queued++; /* keeps it here */
     if (!digest_ok)
         task_fail(t, TASK_FAIL_CRC);
     if (wants_data(t))

@@ -473,8 +473,10 @@ static double run(void)
     uint64_t start = now(), end = start + (uint64_t)(opt.seconds * 1e9);
     bool stop = false;
 
-    while (!stop || nr_busy) {
+    for (;;) {
         stop = stop || now() >= end;
+        if (stop && !nr_busy)
+            break;
         if (!stop && tx_head == tx_tail)
             fill();
         bool sent = tx_flush();
