@@ -134,6 +134,10 @@ check_PROGRAMS += tests/crash/crash
 tests_crash_crash_SOURCES = tests/crash/crash.c \
 	tests/crash/image.c \
 	tests/crash/image.h \
+	tests/crash/origin.c \
+	tests/crash/origin.h \
+	tests/crash/qemu.c \
+	tests/crash/qemu.h \
 	tests/crash/record-node.c \
 	tests/crash/record-node.h \
 	tests/crash/rnd.h \

@@ -1,0 +1,516 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Random requests and rare changes of one image: see workload.h. */
+#include "tests/crash/workload.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "lun-backends/qcow2.h"
+#include "util/coroutine.h"
+#include "util/size.h"
+
+#define SECTOR RECORD_SECTOR
+
+void world_fail(struct world *w, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (w->failure[0])
+        return;
+    va_start(ap, fmt);
+    vsnprintf(w->failure, sizeof(w->failure), fmt, ap);
+    va_end(ap);
+}
+
+void world_base_content(const struct world *w, uint64_t sector, uint64_t sectors, uint8_t *buf)
+{
+    uint64_t from = sector * SECTOR, bytes = sectors * SECTOR, have = 0;
+
+    if (from < w->base_bytes)
+        have = MIN_OF(bytes, w->base_bytes - from);
+    if (have)
+        memcpy(buf, w->base + from, have);
+    memset(buf + have, 0, bytes - have);
+}
+
+/* The backing's name, or the same with "./" in front, any number of times. */
+static bool is_our_backing(const struct world *w, const char *name)
+{
+    while (!strncmp(name, "./", 2))
+        name += 2;
+    return w->backing && !strcmp(name, BACKING_NAME);
+}
+
+int co_world_open(struct world *w, struct record_node *file, struct blk_node **node,
+                  bool *has_backing, struct error *err)
+{
+    struct qcow2_info info;
+    int ret = co_qcow2_open(&file->node, true, node, err);
+
+    if (ret)
+        return ret;
+    qcow2_get_info(*node, &info);
+    *has_backing = info.backing != NULL;
+    if (!info.backing)
+        return 0;
+    if (!is_our_backing(w, info.backing)) {
+        error_set(err, EINVAL, "the image names '%s' as its backing", info.backing);
+        co_blk_node_unref(*node);
+        return -EINVAL;
+    }
+    blk_set_backing(*node, w->backing);
+    return 0;
+}
+
+/* ---- one request ---------------------------------------------------------------------- */
+
+static void wake(struct blk_req *req)
+{
+    co_enter(req->opaque);
+}
+
+static int co_ask(struct world *w, enum blk_verb verb, uint64_t sector, uint64_t sectors,
+                  uint8_t *buf, uint32_t flags)
+{
+    uint64_t bytes = sectors * SECTOR, cut = MIN_OF(bytes, SECTOR);
+    struct iovec iov[2] = {{buf, cut}, {buf + cut, bytes - cut}};
+    struct blk_req req = {
+        .verb = verb,
+        .flags = flags,
+        .offset_bytes = sector * SECTOR,
+        .length_bytes = bytes,
+        .iov = iov,
+        .niov = bytes > cut ? 2 : 1,
+        .done = wake,
+        .opaque = co_self(),
+    };
+
+    blk_head_submit(&w->head, &req);
+    co_yield ();
+    if (req.result)
+        world_fail(w, "verb %d flags %#x of sectors %llu+%llu failed: %s", verb, flags,
+                   (unsigned long long)sector, (unsigned long long)sectors, strerror(-req.result));
+    return req.result;
+}
+
+struct worker {
+    struct world *w;
+    unsigned id;
+    uint64_t sector, sectors; /* its own meanwhile */
+    uint8_t *buf, *more;
+};
+
+static void note_change(struct worker *k, uint32_t version, uint64_t start, bool fua)
+{
+    struct versions *v = &k->w->ver;
+    uint32_t op = versions_add_op(v, version, start, record_tick(k->w->rec), fua);
+
+    for (uint64_t i = 0; i < k->sectors; i++)
+        versions_add_sector(v, k->sector + i, op);
+}
+
+static void do_write(struct worker *k)
+{
+    struct world *w = k->w;
+    uint32_t version = w->ver.next++;
+    bool fua = rnd_one_in(&w->rnd, 8);
+    uint64_t start = record_tick(w->rec);
+
+    version_fill(k->buf, version, k->sector, k->sectors);
+    if (!co_ask(w, BLK_WRITE, k->sector, k->sectors, k->buf, fua ? BLK_FUA : 0))
+        note_change(k, version, start, fua);
+}
+
+static void do_zeroes(struct worker *k)
+{
+    struct world *w = k->w;
+    bool fua = rnd_one_in(&w->rnd, 8), unmap = rnd_one_in(&w->rnd, 2);
+    uint64_t start = record_tick(w->rec);
+
+    if (!co_ask(w, BLK_WRITE_ZEROES, k->sector, k->sectors, NULL,
+                (fua ? BLK_FUA : 0) | (unmap ? BLK_MAY_UNMAP : 0)))
+        note_change(k, VERSION_ZERO, start, fua);
+}
+
+static void do_read(struct worker *k)
+{
+    struct world *w = k->w;
+
+    if (co_ask(w, BLK_READ, k->sector, k->sectors, k->buf, 0))
+        return;
+    for (uint64_t i = 0; i < k->sectors; i++) {
+        uint32_t found = version_of(k->buf + i * SECTOR, k->sector + i);
+        uint32_t due = versions_now(&w->ver, k->sector + i);
+
+        if (found != due)
+            world_fail(w, "sector %llu reads version %u, not %u, without any crash",
+                       (unsigned long long)(k->sector + i), found, due);
+    }
+}
+
+/* Each sector reads zeros afterwards, or what it read before; which, is looked up. */
+static void do_discard(struct worker *k)
+{
+    struct world *w = k->w;
+    uint64_t start = record_tick(w->rec), end;
+    uint32_t op;
+
+    if (co_ask(w, BLK_DISCARD, k->sector, k->sectors, NULL, 0))
+        return;
+    end = record_tick(w->rec);
+    if (co_ask(w, BLK_READ, k->sector, k->sectors, k->buf, 0))
+        return;
+    op = versions_add_op(&w->ver, VERSION_ZERO, start, end, false);
+    for (uint64_t i = 0; i < k->sectors; i++) {
+        uint32_t found = version_of(k->buf + i * SECTOR, k->sector + i);
+        uint32_t before = versions_now(&w->ver, k->sector + i);
+
+        if (found == VERSION_ZERO && before != VERSION_ZERO)
+            versions_add_sector(&w->ver, k->sector + i, op);
+        else if (found != before)
+            world_fail(w, "discarded sector %llu of version %u reads version %u",
+                       (unsigned long long)(k->sector + i), before, found);
+    }
+}
+
+/* ---- requests that clash ----------------------------------------------------------------- */
+
+struct asked {
+    struct blk_req req;
+    struct iovec iov;
+};
+
+struct asked_group {
+    unsigned pending;
+    struct coroutine *co;
+};
+
+static void asked_done(struct blk_req *req)
+{
+    struct asked_group *g = req->opaque;
+
+    if (--g->pending == 0)
+        co_enter(g->co);
+}
+
+static void ask(struct world *w, struct asked *a, struct asked_group *g, enum blk_verb verb,
+                uint64_t sector, uint64_t sectors, uint8_t *buf, uint32_t flags)
+{
+    a->iov = (struct iovec){buf, sectors * SECTOR};
+    a->req = (struct blk_req){
+        .verb = verb,
+        .flags = flags,
+        .offset_bytes = sector * SECTOR,
+        .length_bytes = sectors * SECTOR,
+        .iov = &a->iov,
+        .niov = 1,
+        .done = asked_done,
+        .opaque = g,
+    };
+    g->pending++;
+    blk_head_submit(&w->head, &a->req);
+}
+
+/* A sector in the middle of a zeroing or discard, and perhaps of a write of @version. */
+static void check_clashed_read(struct world *w, uint64_t sector, const uint8_t *buf, bool written,
+                               uint32_t version)
+{
+    uint32_t found = version_of(buf, sector);
+
+    if (found != VERSION_ZERO && found != versions_now(&w->ver, sector) &&
+        !(written && found == version))
+        world_fail(w, "sector %llu reads version %d between %u and %u", (unsigned long long)sector,
+                   (int)found, versions_now(&w->ver, sector), version);
+}
+
+/* After a clash: what it came to be is the last version, what it might have been the one before. */
+static void settle_sector(struct world *w, uint64_t sector, const uint8_t *buf, bool written,
+                          bool zeroed, const uint32_t op[2], uint32_t version)
+{
+    uint32_t found = version_of(buf, sector), before = versions_now(&w->ver, sector);
+
+    if (written && found != version && found != VERSION_ZERO)
+        world_fail(w, "sector %llu lost a write: version %d", (unsigned long long)sector,
+                   (int)found);
+    else if (!written && found != VERSION_ZERO && (zeroed || found != before))
+        world_fail(w, "sector %llu was not zeroed: version %d", (unsigned long long)sector,
+                   (int)found);
+    if (written) {
+        versions_add_sector(&w->ver, sector, op[found == VERSION_ZERO]);
+        versions_add_sector(&w->ver, sector, op[found != VERSION_ZERO]);
+    } else if (found != before) {
+        versions_add_sector(&w->ver, sector, op[0]);
+    }
+}
+
+/* A zeroing or a discard, a write into its middle and a read, all at once. */
+static void do_clash(struct worker *k)
+{
+    struct world *w = k->w;
+    uint64_t at = k->sector + rnd_below(&w->rnd, k->sectors), n = k->sector + k->sectors - at;
+    bool zeroes = rnd_one_in(&w->rnd, 2), fua = rnd_one_in(&w->rnd, 8);
+    struct asked_group g = {0, co_self()};
+    uint32_t version = w->ver.next++, op[2];
+    uint64_t start = record_tick(w->rec), end;
+    struct asked asked[3];
+
+    n = 1 + rnd_below(&w->rnd, n);
+    version_fill(k->more, version, at, n);
+    ask(w, &asked[0], &g, BLK_WRITE, at, n, k->more, fua ? BLK_FUA : 0);
+    ask(w, &asked[1], &g, zeroes ? BLK_WRITE_ZEROES : BLK_DISCARD, k->sector, k->sectors, NULL,
+        zeroes ? BLK_MAY_UNMAP : 0);
+    ask(w, &asked[2], &g, BLK_READ, k->sector, k->sectors, k->buf, 0);
+    co_yield ();
+    end = record_tick(w->rec);
+    for (unsigned i = 0; i < ARRAY_LEN(asked); i++)
+        if (asked[i].req.result)
+            world_fail(w, "verb %d in a clash failed: %s", asked[i].req.verb,
+                       strerror(-asked[i].req.result));
+    for (uint64_t s = k->sector, i = 0; i < k->sectors; i++, s++)
+        check_clashed_read(w, s, k->buf + i * SECTOR, s >= at && s < at + n, version);
+    if (co_ask(w, BLK_READ, k->sector, k->sectors, k->buf, 0))
+        return;
+    op[0] = versions_add_op(&w->ver, VERSION_ZERO, start, end, false);
+    op[1] = versions_add_op(&w->ver, version, start, end, fua);
+    for (uint64_t s = k->sector, i = 0; i < k->sectors; i++, s++)
+        settle_sector(w, s, k->buf + i * SECTOR, s >= at && s < at + n, zeroes, op, version);
+}
+
+/* ---- requests that must not be seen ------------------------------------------------------ */
+
+/* What a copy-on-read or a stream does. Takes no range: it must never change what is read. The
+ * backing can't be dropped between the look at it and the write. */
+static void co_keep(struct world *w, uint64_t sector, uint64_t sectors, uint8_t *buf)
+{
+    uint64_t off = sector * SECTOR, bytes = sectors * SECTOR;
+    int ret;
+
+    co_blk_head_enter(&w->head);
+    if (w->has_backing)
+        world_base_content(w, sector, sectors, buf);
+    else
+        memset(buf, 0, bytes);
+    if (buf_is_zero(buf, bytes) && rnd_one_in(&w->rnd, 2))
+        ret = co_blk_write_zeroes(w->node, off, bytes, BLK_IF_UNALLOCATED);
+    else
+        ret = co_blk_write(w->node, off, buf, bytes, BLK_IF_UNALLOCATED);
+    blk_head_exit(&w->head);
+    if (ret)
+        world_fail(w, "keeping sectors %llu+%llu failed: %s", (unsigned long long)sector,
+                   (unsigned long long)sectors, strerror(-ret));
+}
+
+static void do_keep(struct worker *k)
+{
+    k->w->busy[k->id].end = 0;
+    co_keep(k->w, k->sector, k->sectors, k->buf);
+}
+
+static void do_flush(struct worker *k)
+{
+    struct world *w = k->w;
+    uint64_t start = record_tick(w->rec);
+
+    k->w->busy[k->id].end = 0;
+    if (!co_ask(w, BLK_FLUSH, 0, 0, NULL, 0))
+        versions_add_flush(&w->ver, start, record_tick(w->rec));
+}
+
+/* ---- random work ----------------------------------------------------------------------- */
+
+static void random_range(struct world *w, uint64_t *sector, uint64_t *sectors)
+{
+    uint64_t disk = w->node->size_bytes / SECTOR, cluster = w->cfg->cluster_bytes / SECTOR;
+    uint64_t parts[] = {disk, disk, MAX_OF(disk / 8, 1), MIN_OF(disk, 8 * cluster)};
+    uint64_t part = parts[rnd_below(&w->rnd, ARRAY_LEN(parts))], unit = 1, max;
+
+    switch (rnd_below(&w->rnd, 8)) {
+    case 0:
+        max = WORLD_MAX_BYTES / SECTOR;
+        break;
+    case 1:
+    case 2:
+        unit = cluster;
+        max = 4 * cluster;
+        break;
+    case 3:
+        unit = MAX_OF(w->node->limits.subunit_bytes / SECTOR, 1);
+        max = 8 * unit;
+        break;
+    default:
+        max = 16;
+        break;
+    }
+    *sector = rnd_below(&w->rnd, part) / unit * unit;
+    *sectors = (1 + rnd_below(&w->rnd, max) + unit - 1) / unit * unit;
+    *sectors = MIN_OF(*sectors, MIN_OF(disk - *sector, WORLD_MAX_BYTES / SECTOR));
+}
+
+static bool is_busy(const struct world *w, uint64_t start, uint64_t end)
+{
+    for (unsigned i = 0; i < WORLD_WORKERS; i++)
+        if (start < w->busy[i].end && w->busy[i].start < end)
+            return true;
+    return false;
+}
+
+static bool take_range(struct worker *k)
+{
+    struct world *w = k->w;
+
+    for (unsigned tries = 0; tries < 20; tries++) {
+        random_range(w, &k->sector, &k->sectors);
+        if (is_busy(w, k->sector, k->sector + k->sectors))
+            continue;
+        w->busy[k->id].start = k->sector;
+        w->busy[k->id].end = k->sector + k->sectors;
+        return true;
+    }
+    return false;
+}
+
+static void worker_co(void *arg)
+{
+    static void (*const ops[])(struct worker *) = {
+        do_write,   do_write,   do_write, do_write, do_write, do_write, do_zeroes, do_zeroes,
+        do_discard, do_discard, do_keep,  do_keep,  do_flush, do_read,  do_clash,  do_clash,
+    };
+    struct worker k = *(struct worker *)arg;
+
+    k.buf = malloc(WORLD_MAX_BYTES);
+    k.more = malloc(WORLD_MAX_BYTES);
+    if (!k.buf || !k.more)
+        world_fail(k.w, "out of memory");
+    while (k.w->ops_left && !k.w->failure[0]) {
+        k.w->ops_left--;
+        if (take_range(&k))
+            ops[rnd_below(&k.w->rnd, ARRAY_LEN(ops))](&k);
+        k.w->busy[k.id].end = 0;
+        co_queue_wake(&k.w->progress);
+    }
+    free(k.buf);
+    free(k.more);
+    k.w->workers--;
+    co_queue_wake(&k.w->progress);
+}
+
+/* ---- rare changes ---------------------------------------------------------------------- */
+
+/* Makes all of the disk local, while the workers go on, and drops the backing. */
+static void co_stream_and_drop(struct world *w)
+{
+    uint64_t disk = w->node->size_bytes / SECTOR, step = 128;
+    uint8_t *buf = malloc(step * SECTOR);
+    struct blk_extent ext;
+    struct error err = ERROR_INIT;
+
+    for (uint64_t s = 0; buf && s < disk && !w->failure[0]; s += step)
+        co_keep(w, s, MIN_OF(step, disk - s), buf);
+    free(buf);
+    if (!buf || w->failure[0])
+        return;
+    co_blk_drain_begin(w->node);
+    for (uint64_t at = 0; at < disk * SECTOR; at += ext.length_bytes)
+        if (co_blk_status(w->node, at, disk * SECTOR - at, &ext) ||
+            ext.state == BLK_ST_UNALLOCATED) {
+            world_fail(w, "byte %llu is still not local", (unsigned long long)at);
+            break;
+        }
+    w->drop.start = record_tick(w->rec);
+    if (w->node->drv->co_change_backing(w->node, NULL, NULL, &err))
+        world_fail(w, "dropping the backing: %s", err.msg);
+    w->drop.end = record_tick(w->rec);
+    blk_set_backing(w->node, NULL);
+    w->has_backing = false;
+    blk_drain_end(w->node);
+}
+
+/* Another name for the same backing, shorter or longer. */
+static void co_rename_backing(struct world *w)
+{
+    char name[600] = "";
+    struct error err = ERROR_INIT;
+    int ret;
+
+    for (uint64_t n = rnd_below(&w->rnd, rnd_one_in(&w->rnd, 2) ? 8 : 280); n; n--)
+        strcat(name, "./");
+    strcat(name, BACKING_NAME);
+    co_blk_drain_begin(w->node);
+    ret =
+        w->node->drv->co_change_backing(w->node, name, rnd_one_in(&w->rnd, 4) ? NULL : "raw", &err);
+    if (ret && ret != -ENOSPC) /* no room in a small header cluster */
+        world_fail(w, "changing the backing's name: %s", err.msg);
+    blk_drain_end(w->node);
+}
+
+static void co_grow(struct world *w)
+{
+    struct error err = ERROR_INIT;
+    uint64_t more = 1 + rnd_below(&w->rnd, w->ver.nr_sectors - w->disk_bytes / SECTOR);
+
+    w->new_disk_bytes = w->disk_bytes + more * SECTOR;
+    co_blk_drain_begin(w->node);
+    w->resize.start = record_tick(w->rec);
+    if (w->node->drv->co_resize(w->node, w->new_disk_bytes, &err))
+        world_fail(w, "resizing: %s", err.msg);
+    w->resize.end = record_tick(w->rec);
+    blk_drain_end(w->node);
+}
+
+static void co_wait_ops_left(struct world *w, unsigned nr)
+{
+    while (w->ops_left > nr && w->workers)
+        co_queue_wait(&w->progress);
+}
+
+static void co_manage(struct world *w, unsigned nr_ops)
+{
+    bool drop = w->has_backing && rnd_one_in(&w->rnd, 3);
+    bool grow = w->disk_bytes / SECTOR < w->ver.nr_sectors && rnd_one_in(&w->rnd, 2);
+    bool grow_first = rnd_one_in(&w->rnd, 2);
+
+    while (w->has_backing && rnd_one_in(&w->rnd, 3) && !w->failure[0])
+        co_rename_backing(w);
+    co_wait_ops_left(w, (unsigned)rnd_below(&w->rnd, nr_ops));
+    if (grow && grow_first && !w->failure[0])
+        co_grow(w);
+    if (drop && !w->failure[0])
+        co_stream_and_drop(w);
+    if (grow && !grow_first && !w->failure[0])
+        co_grow(w);
+}
+
+void co_workload(struct world *w, unsigned nr_ops)
+{
+    struct error err = ERROR_INIT;
+    uint64_t start;
+
+    w->resize = w->drop = (struct world_change){RECORD_NEVER, RECORD_NEVER};
+    if (co_world_open(w, w->rec, &w->node, &w->has_backing, &err)) {
+        world_fail(w, "open: %s", err.msg);
+        return;
+    }
+    w->backed = w->has_backing;
+    w->disk_bytes = w->new_disk_bytes = w->node->size_bytes;
+    blk_head_init(&w->head, "workload", w->node, true);
+    memset(w->busy, 0, sizeof(w->busy));
+    co_queue_init(&w->progress);
+    w->ops_left = nr_ops;
+    w->workers = WORLD_WORKERS;
+    for (unsigned i = 0; i < WORLD_WORKERS; i++) {
+        struct worker k = {.w = w, .id = i};
+
+        co_spawn(worker_co, &k);
+    }
+    co_manage(w, nr_ops);
+    while (w->workers)
+        co_queue_wait(&w->progress);
+    start = record_tick(w->rec);
+    co_blk_head_fini(&w->head);
+    co_blk_node_unref(w->node);
+    w->node = NULL;
+    if (!w->failure[0])
+        versions_add_flush(&w->ver, start, record_tick(w->rec));
+}
