@@ -5,7 +5,7 @@
 BUILD_PACKAGES=(autoconf automake make gcc g++ pkg-config libev-dev libjansson-dev libaio-dev
     libiscsi-dev libisal-dev zlib1g-dev libzstd-dev uuid-dev libgtest-dev)
 IMAGE_PACKAGES=(qemu-utils qemu-block-extra e2fsprogs)
-TEST_PACKAGES=(libiscsi-bin tgt python3 clang procps)
+TEST_PACKAGES=(libiscsi-bin tgt python3 clang libclang-rt-dev mandoc)
 
 installed() {
     [[ $(dpkg-query -W -f='${db:Status-Abbrev}' "$1" 2>/dev/null) == ii* ]]

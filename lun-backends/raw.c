@@ -2,10 +2,9 @@
 /*
  * raw: the file is the disk. Everything in it is its own say, so nothing is ever unallocated.
  * A file that ends inside a sector is a disk of whole sectors: behind its end it reads zeros, and
- * what is written there is dropped, so the file keeps its size.
+ * a write of its last sector makes the file end with that.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "lun-backends/block.h"
@@ -14,71 +13,18 @@
 
 #define SECTOR_BYTES 512
 
-struct raw_node {
-    struct blk_node node;
-    uint64_t file_bytes; /* node.size_bytes before it was rounded up */
-};
-
-static struct raw_node *to_raw(struct blk_node *node)
-{
-    return (struct raw_node *)node;
-}
-
 static void raw_forward(struct blk_node *node, struct blk_req *req)
 {
     blk_forward(node->file.child, req);
 }
 
-/* A change that goes past the end of the file, without what is past it. */
-struct cut_req {
-    struct blk_req req;
-    struct blk_req *parent;
-    struct iovec iov[];
-};
-
-static void cut_done(struct blk_req *req)
-{
-    struct cut_req *c = container_of(req, struct cut_req, req);
-    struct blk_req *parent = c->parent;
-    int result = req->result;
-
-    free(c);
-    blk_complete(parent, result);
-}
-
-static void submit_cut(struct blk_node *node, struct blk_req *req, uint64_t bytes)
-{
-    struct cut_req *c = calloc(1, sizeof(*c) + (size_t)req->niov * sizeof(c->iov[0]));
-
-    if (!c) {
-        blk_complete(req, -ENOMEM);
-        return;
-    }
-    c->parent = req;
-    c->req.verb = req->verb;
-    c->req.flags = req->flags;
-    c->req.offset_bytes = req->offset_bytes;
-    c->req.length_bytes = bytes;
-    c->req.done = cut_done;
-    if (req->verb == BLK_WRITE) {
-        c->req.iov = c->iov;
-        c->req.niov = iov_slice(req->iov, req->niov, 0, bytes, c->iov, req->niov);
-    }
-    blk_submit(node->file.child, &c->req);
-}
-
+/* All of it has a say of its own already. */
 static void raw_change(struct blk_node *node, struct blk_req *req)
 {
-    uint64_t file_bytes = to_raw(node)->file_bytes;
-
     if (req->flags & BLK_IF_UNALLOCATED)
-        blk_complete(req, 0); /* all of it has a say of its own already */
-    else if (req->offset_bytes + req->length_bytes <= file_bytes)
-        blk_forward(node->file.child, req);
-    else if (req->offset_bytes < file_bytes)
-        submit_cut(node, req, file_bytes - req->offset_bytes);
-    else
         blk_complete(req, 0);
+    else
+        blk_forward(node->file.child, req);
 }
 
 static int co_raw_resize(struct blk_node *node, uint64_t size_bytes, struct error *err)
@@ -90,16 +36,14 @@ static int co_raw_resize(struct blk_node *node, uint64_t size_bytes, struct erro
         return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP, "'%s' can't be resized",
                                node->filename);
     ret = file->drv->co_resize(file, size_bytes, err);
-    if (!ret) {
-        to_raw(node)->file_bytes = size_bytes;
+    if (!ret)
         node->size_bytes = round_up_pow2(size_bytes, SECTOR_BYTES);
-    }
     return ret;
 }
 
 static const struct blk_driver raw_driver = {
     .name = "raw",
-    .instance_bytes = sizeof(struct raw_node),
+    .instance_bytes = sizeof(struct blk_node),
     .is_format = true,
     .submit =
         {
@@ -129,7 +73,6 @@ int co_raw_open(struct blk_node *file, bool writable, struct blk_node **node, st
         blk_node_unref(n);
         return error_set(err, ENOMEM, "opening '%s': out of memory", filename);
     }
-    to_raw(n)->file_bytes = file->size_bytes;
     n->size_bytes = round_up_pow2(file->size_bytes, SECTOR_BYTES);
     n->limits = file->limits;
     n->read_only = !writable;

@@ -7,8 +7,9 @@
  *
  *   crash [-n IMAGES] [-s SEED] [-q EVERY] [-b] [-v]
  *
- * -n  how many crash images to judge, at least (5000)
- * -s  the first seed (1); one seed is one image's life
+ * -n  how many crash images to judge (5000)
+ * -s  the first seed (1). One seed is one image's life, the same each time, but where clusters
+ *     are compressed: those are unpacked on threads
  * -q  every how many images qemu-img is asked; 0: never (100)
  * -b  loses the first flush of each flush cycle: the harness has to find that
  * -v  a line for each seed
@@ -291,6 +292,7 @@ static void co_life(uint64_t seed)
         report(&w, seed, g, "running");
         if (!run.violations)
             next = co_judge_cuts(&w, seed, g, start, &log);
+        report(&w, seed, g, "judging");
         record_log_free(&log);
         co_blk_node_unref(&start->node);
         if (!next)

@@ -54,14 +54,14 @@ class Writer:
 
 
 class Pull:
-    def __init__(self, judge, size_mib=64, depth=3, data_mib=24, even=False):
-        """@even: data in every MiB instead of @data_mib random ones, so that progress is steady."""
+    def __init__(self, judge, size_mib=64, depth=3, data_mib=24, piece_kib=0):
+        """@piece_kib: so much data in every MiB, for steady progress, instead of @data_mib."""
         self.j = judge
         self.layers = make_chain(judge.rng, judge.path("chain"), depth, size=size_mib * MIB)
         top = self.layers[-1]
         rng = judge.rng
-        if even:
-            cmds = [f"write -P {rng.randint(1, 255)} {i * MIB} 640k" for i in range(top.size // MIB)]
+        if piece_kib:
+            cmds = [f"write -P {rng.randint(1, 255)} {i * MIB} {piece_kib}k" for i in range(top.size // MIB)]
         else:
             cmds = [f"write -P {rng.randint(1, 255)} {rng.randrange(top.size // MIB - 1) * MIB} 1M"
                     for _ in range(data_mib)]

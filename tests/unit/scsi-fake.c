@@ -170,7 +170,7 @@ struct fake_cmd *fake_cmd_new(struct fake *f, const uint8_t *cdb, unsigned cdb_l
 {
     struct fake_cmd *c = calloc(1, sizeof(*c));
 
-    c->data = calloc(1, FAKE_DATA_MAX);
+    c->data = calloc(1, MAX_OF(edtl, 1u)); /* exactly: ASan sees more */
     c->cmd.ops = &fake_ops;
     c->cmd.nexus = &f->nexus;
     memcpy(c->cmd.cdb, cdb, MIN_OF(cdb_len, 16u));

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A qcow2 image of the fuzzer's making, opened by the real engine: read, asked for its mapping,
+ * written, flushed, resized, closed, and opened once more.
+ *
+ * Input: byte 0 flags (below), byte 1 the request of the file that fails (0: none), byte 2 the
+ * number of operations, 5 bytes each; then the image as pieces: offset (4 bytes), length (2), data.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lun-backends/qcow2.h"
+#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/mem-file.h"
+#include "tests/unit/mem-node.h"
+#include "util/size.h"
+
+#define IO_MAX_BYTES   (192u << 10)
+#define ZERO_MAX_BYTES (UINT64_C(64) << 20)
+
+enum flags { WRITABLE = 1, BACKED = 2, NO_SPACE = 4, TRUNCATED = 8 };
+
+struct image {
+    struct fuzz_bytes ops;
+    uint8_t flags;
+    struct mem_file *file;
+    struct mem_node *below;
+    struct blk_node *node;
+    uint8_t *buf;
+};
+
+/* Where and how much: a place in the disk counted in sectors, clusters or 1/65536 of the disk, from
+ * its start or its end. */
+static void take_range(struct image *im, uint8_t how, uint64_t *offset, uint64_t *bytes)
+{
+    uint64_t size = im->node->size_bytes, cluster = im->node->limits.granularity_bytes;
+    const uint64_t unit[] = {512, cluster, cluster * (cluster / 8), size >> 16};
+    uint64_t place = fuzz_u16(&im->ops);
+    uint64_t at = round_down_pow2(place * unit[how >> 6], 512);
+    uint64_t len = fuzz_u8(&im->ops);
+
+    len = how & 0x20 ? (len + 1) * 512 : MIN_OF((len % 8 + 1) * cluster, IO_MAX_BYTES);
+    at %= size;
+    *offset = round_down_pow2(how & 0x10 ? size - 1 - at : at, 512);
+    *bytes = MIN_OF(len, size - *offset);
+}
+
+static void co_map_some(struct image *im, uint64_t offset)
+{
+    struct blk_extent ext[16];
+    uint64_t size = im->node->size_bytes;
+
+    for (unsigned turns = 0; turns < 16 && offset < size; turns++) {
+        int n = co_blk_status_walk(im->node, offset, size - offset, 0, ext, 16);
+
+        if (n < 0)
+            return;
+        FUZZ_REQUIRE(n > 0 && n <= 16);
+        for (int i = 0; i < n; i++) {
+            FUZZ_REQUIRE(ext[i].offset_bytes == offset && ext[i].length_bytes);
+            FUZZ_REQUIRE(ext[i].length_bytes <= size - offset);
+            offset += ext[i].length_bytes;
+        }
+    }
+}
+
+enum op {
+    OP_READ,
+    OP_WRITE,
+    OP_ZERO,
+    OP_UNMAP,
+    OP_DISCARD,
+    OP_FLUSH,
+    OP_MAP,
+    OP_FILL,
+    OP_RESIZE,
+    OP_BACKING,
+    OP_COUNT,
+};
+
+static void co_rarer(struct image *im, enum op op, uint64_t offset)
+{
+    struct error err = ERROR_INIT;
+    uint64_t bytes;
+
+    if (op == OP_COUNT)
+        co_qcow2_allocated_bytes(im->node, &bytes);
+    else if (im->node->read_only)
+        return;
+    else if (op == OP_RESIZE)
+        im->node->drv->co_resize(im->node, offset ? offset : 512, &err);
+    else
+        im->node->drv->co_change_backing(im->node, offset ? "other" : NULL, "raw", &err);
+}
+
+static void co_operate(struct image *im)
+{
+    uint8_t code = fuzz_u8(&im->ops);
+    uint64_t offset, bytes;
+    uint8_t how = fuzz_u8(&im->ops);
+
+    take_range(im, how, &offset, &bytes);
+    switch ((enum op)(code & 15)) {
+    case OP_READ:
+        co_blk_read(im->node, offset, im->buf, bytes, code & 0x80 ? BLK_LOCAL_ONLY : 0);
+        break;
+    case OP_WRITE:
+        co_blk_write(im->node, offset, im->buf, bytes, code & 0x80 ? BLK_FUA : 0);
+        break;
+    case OP_FILL:
+        co_blk_write(im->node, offset, im->buf, bytes, BLK_IF_UNALLOCATED);
+        break;
+    case OP_ZERO:
+        if (code & 0x80)
+            bytes = MIN_OF(im->node->size_bytes - offset, ZERO_MAX_BYTES);
+        co_blk_write_zeroes(im->node, offset, bytes, 0);
+        break;
+    case OP_UNMAP:
+        co_blk_write_zeroes(im->node, offset, bytes, BLK_MAY_UNMAP);
+        break;
+    case OP_DISCARD:
+        co_blk_discard(im->node, offset, bytes);
+        break;
+    case OP_FLUSH:
+        co_blk_flush(im->node);
+        break;
+    case OP_MAP:
+        co_map_some(im, offset);
+        break;
+    default:
+        co_rarer(im, (enum op)(code & 15), offset);
+    }
+}
+
+static bool co_open(struct image *im, bool writable)
+{
+    struct error err = ERROR_INIT;
+    int ret = co_qcow2_open(&im->file->node, writable, &im->node, &err);
+
+    FUZZ_REQUIRE((ret == 0) == (err.msg[0] == '\0'));
+    if (ret)
+        return false;
+    if (im->below)
+        blk_set_backing(im->node, &im->below->node);
+    return true;
+}
+
+static void co_look(struct image *im)
+{
+    struct qcow2_info info;
+    uint64_t size = im->node->size_bytes, len = MIN_OF(size, IO_MAX_BYTES);
+
+    qcow2_get_info(im->node, &info);
+    if (!size)
+        return;
+    co_map_some(im, 0);
+    co_blk_read(im->node, 0, im->buf, len, 0);
+    co_blk_read(im->node, size - len, im->buf, len, 0);
+}
+
+static void co_use(void *arg)
+{
+    struct image *im = arg;
+    bool writable = im->flags & WRITABLE;
+
+    if (co_open(im, writable)) {
+        co_look(im);
+        while (fuzz_left(&im->ops) && im->node->size_bytes)
+            co_operate(im);
+        co_blk_node_unref(im->node);
+        if (writable && co_open(im, false)) {
+            co_look(im);
+            co_blk_node_unref(im->node);
+        }
+    }
+    co_blk_node_unref(&im->file->node);
+    if (im->below)
+        co_blk_node_unref(&im->below->node);
+}
+
+static struct mem_file *take_image(struct fuzz_bytes *in, bool truncated)
+{
+    struct mem_file *f = mem_file_new(0);
+
+    while (fuzz_left(in) > 6) {
+        uint64_t offset = fuzz_u32(in);
+        size_t len = fuzz_u16(in), got;
+        const uint8_t *piece = fuzz_take(in, len, &got);
+
+        mem_file_put(f, offset, piece, got);
+    }
+    if (!truncated) /* files end with a cluster; without its zeros the pieces don't show it */
+        f->node.size_bytes = round_up_pow2(f->node.size_bytes, 2 << 20);
+    return f;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct fuzz_bytes in = {data, data + size};
+    struct image im = {.flags = fuzz_u8(&in)};
+    unsigned fail_at = fuzz_u8(&in);
+    size_t got;
+
+    fuzz_world();
+    got = (size_t)(fuzz_u8(&in) % 32) * 5;
+    im.ops.pos = fuzz_take(&in, got, &got);
+    im.ops.end = im.ops.pos + got;
+    im.file = take_image(&in, im.flags & TRUNCATED);
+    im.file->fail_at = fail_at;
+    im.file->fail_with = im.flags & NO_SPACE ? -ENOSPC : -EIO;
+    if (im.flags & BACKED) {
+        im.below = mem_node_new(1 << 20, 4096);
+        mem_node_fill(im.below, 65536, 65536, BLK_ST_DATA, 0x5a);
+    }
+    im.buf = malloc(IO_MAX_BYTES);
+    FUZZ_REQUIRE(im.buf);
+    memset(im.buf, 0xa5, IO_MAX_BYTES);
+    fuzz_run(co_use, &im);
+    free(im.buf);
+    return 0;
+}
