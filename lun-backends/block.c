@@ -10,6 +10,7 @@
 #include "lun-backends/block.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,7 +78,8 @@ struct blk_node *blk_node_new(const struct blk_driver *drv, const char *name)
     list_init(&node->walk_link);
     block_edge_init(&node->file);
     block_edge_init(&node->backing);
-    node->file.parent_node = node->backing.parent_node = node;
+    block_edge_init(&node->data);
+    node->file.parent_node = node->backing.parent_node = node->data.parent_node = node;
     list_add_tail(&all_nodes, &node->all_link);
     return node;
 }
@@ -119,6 +121,7 @@ static void co_close_all(struct list_head *dying)
             node->drv->co_close(node);
         assert(node->refs == 1);
         drop_edge(&node->backing, dying);
+        drop_edge(&node->data, dying);
         drop_edge(&node->file, dying);
         free(node->name);
         free(node->filename);
@@ -178,6 +181,11 @@ void blk_set_backing(struct blk_node *parent, struct blk_node *child)
     set_edge(&parent->backing, child);
 }
 
+void blk_set_data(struct blk_node *parent, struct blk_node *child)
+{
+    set_edge(&parent->data, child);
+}
+
 void blk_replace_node(struct blk_node *from, struct blk_node *to)
 {
     struct blk_edge *edge, *tmp;
@@ -209,6 +217,23 @@ void blk_for_each_node(bool (*fn)(struct blk_node *, void *), void *arg)
         if (!fn(node, arg))
             return;
     }
+}
+
+int co_blk_reopen(struct blk_node *node, bool writable, struct error *err)
+{
+    const char *name = node->filename ? node->filename : node->name;
+    int ret = 0;
+
+    if (node->read_only == !writable)
+        return 0;
+    if (!node->drv->co_reopen)
+        return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP, "%s (%s) can't be opened anew",
+                               name, node->drv->name);
+    if (!writable)
+        ret = node->drv->co_inactivate ? node->drv->co_inactivate(node) : co_blk_flush(node);
+    if (ret)
+        return error_set(err, -ret, "can't flush %s: %s", name, strerror(-ret));
+    return node->drv->co_reopen(node, writable, err);
 }
 
 const char *blk_user_of(struct blk_node *node, const struct blk_node *except)

@@ -150,6 +150,9 @@ struct blk_driver {
      * (name NULL: none). Doesn't change the graph. NULL: the format keeps none. */
     int (*co_change_backing)(struct blk_node *node, const char *name, const char *format,
                              struct error *err);
+    /* In a coroutine, node drained, nothing dirty: open for writing from now on, or for reading
+     * only. On failure all is as it was. Only co_blk_reopen() calls it. NULL: can't. */
+    int (*co_reopen)(struct blk_node *node, bool writable, struct error *err);
 };
 
 struct blk_node {
@@ -164,6 +167,7 @@ struct blk_node {
     struct list_head all_link; /* in the list of all nodes */
     struct blk_edge file;      /* protocol node (or a filter's only child) */
     struct blk_edge backing;   /* next layer down, NULL child at the base */
+    struct blk_edge data;      /* guest data kept apart from @file (qcow2); mostly NULL */
     struct list_head walk_link; /* the core's, while it looks for what is above a node */
     unsigned walk_gen;
 };
@@ -182,6 +186,7 @@ void co_blk_node_unref(struct blk_node *node);
  * Only while everything above @parent is drained. */
 void blk_set_file(struct blk_node *parent, struct blk_node *child);
 void blk_set_backing(struct blk_node *parent, struct blk_node *child);
+void blk_set_data(struct blk_node *parent, struct blk_node *child);
 struct blk_node *blk_node_find(const char *name);
 /* fn returns false to stop. */
 void blk_for_each_node(bool (*fn)(struct blk_node *, void *), void *arg);
@@ -189,6 +194,9 @@ void blk_for_each_node(bool (*fn)(struct blk_node *, void *), void *arg);
 void blk_node_notify(struct blk_node *node, enum blk_event ev);
 /* True while any node is still being closed; for an orderly exit. */
 bool blk_closing(void);
+/* In a coroutine, everything above @node drained: seals the node (makes all durable, the image
+ * clean, opens its file read-only), or opens it for writing. Nothing to do: 0. */
+int co_blk_reopen(struct blk_node *node, bool writable, struct error *err);
 
 /* ---- requests: for drivers -------------------------------------------------------- */
 
@@ -270,6 +278,8 @@ static inline struct blk_node *blk_head_node(const struct blk_head *head)
 {
     return head->root.child;
 }
+/* Another node for the same user; the head is drained. */
+void blk_head_set_root(struct blk_head *head, struct blk_node *root);
 /*
  * Checks bounds and alignment (-EINVAL), -EROFS, then submits to the root. The request's done()
  * is called after the head has counted it out.

@@ -15,7 +15,7 @@
 #include "util/size.h"
 
 struct meaning {
-    const char *image_path, *backing; /* for messages */
+    const char *image_path, *what, *backing; /* for messages */
     char file[PATH_MAX];
     char format[16];
     struct error *err;
@@ -23,8 +23,8 @@ struct meaning {
 
 static int refuse(struct meaning *m, int errnum, const char *why)
 {
-    return error_set(m->err, errnum, "'%s': its backing name '%s' %s", m->image_path, m->backing,
-                     why);
+    return error_set(m->err, errnum, "'%s': its %s name '%s' %s", m->image_path, m->what,
+                     m->backing, why);
 }
 
 static int set_text(struct meaning *m, char *out, size_t len, const char *text)
@@ -142,19 +142,33 @@ static int make_path(struct meaning *m, char *out, size_t out_len)
     return n < 0 || (size_t)n >= out_len ? refuse(m, ENAMETOOLONG, "is too long") : 0;
 }
 
+static int take_name(struct meaning *m, char *out, size_t out_len)
+{
+    int ret =
+        strncmp(m->backing, "json:", 5) ? take_plain(m, m->backing) : take_json(m, m->backing + 5);
+
+    return ret ? ret : make_path(m, out, out_len);
+}
+
 int chain_resolve_backing(const char *image_path, const char *backing, char *out, size_t out_len,
                           char *format, size_t format_len, struct error *err)
 {
-    struct meaning m = {.image_path = image_path, .backing = backing, .err = err};
-    int ret;
+    struct meaning m = {
+        .image_path = image_path, .what = "backing", .backing = backing, .err = err};
+    int ret = take_name(&m, out, out_len);
 
-    if (!strncmp(backing, "json:", 5))
-        ret = take_json(&m, backing + 5);
-    else
-        ret = take_plain(&m, backing);
-    if (!ret)
-        ret = make_path(&m, out, out_len);
     if (!ret && snprintf(format, format_len, "%s", m.format) >= (int)format_len)
         ret = refuse(&m, EINVAL, "has a driver name that is too long");
+    return ret;
+}
+
+int chain_resolve_data_file(const char *image_path, const char *name, char *out, size_t out_len,
+                            struct error *err)
+{
+    struct meaning m = {.image_path = image_path, .what = "data file", .backing = name, .err = err};
+    int ret = take_name(&m, out, out_len);
+
+    if (!ret && *m.format && strcmp(m.format, "raw"))
+        ret = refuse(&m, ENOTSUP, "is not raw");
     return ret;
 }

@@ -17,6 +17,7 @@
 #include "lun-backends/formats.h"
 #include "lun-backends/image-probe.h"
 #include "lun-backends/qcow2.h"
+#include "lun-backends/ram.h"
 #include "util/coroutine.h"
 #include "util/log.h"
 #include "util/size.h"
@@ -112,12 +113,46 @@ static int co_choose_format(struct opening *o, struct blk_node *file, bool top)
 static int co_open_format(struct opening *o, struct blk_node *file, bool writable,
                           struct blk_node **node)
 {
+    const struct qcow2_open_opts qo = {
+        .writable = writable,
+        .fix_leaks = writable && o->opts->fix_leaks,
+        .no_lock = o->opts->no_lock,
+        .cache = o->chain->nr_layers ? FILE_CACHE_AUTO : o->opts->cache,
+    };
+
     if (!strcmp(o->format, "qcow2"))
-        return co_qcow2_open(file, writable, node, o->err);
+        return co_qcow2_open_opts(file, &qo, node, o->err);
     return co_raw_open(file, writable, node, o->err);
 }
 
-static int add_layer(struct opening *o, struct blk_node *node, struct blk_node *file, bool writable)
+/* A change of the external data file is a change of the layer. */
+static void mix_identity(struct file_identity *id, const struct file_identity *data)
+{
+    const uint64_t parts[] = {data->dev, data->inode, data->size_bytes, (uint64_t)data->mtime_ns,
+                              (uint64_t)data->ctime_ns};
+    uint64_t sum = (uint64_t)id->mtime_ns;
+
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+        sum = (sum ^ parts[i]) * UINT64_C(0x100000001b3);
+    id->mtime_ns = (int64_t)(sum >> 1);
+}
+
+bool chain_node_identity(const struct blk_node *layer, struct file_identity *id)
+{
+    struct file_identity data;
+
+    memset(id, 0, sizeof(*id));
+    if (!layer->file.child || strcmp(layer->file.child->drv->name, "file"))
+        return false;
+    file_node_identity(layer->file.child, id);
+    if (layer->data.child) {
+        file_node_identity(layer->data.child, &data);
+        mix_identity(id, &data);
+    }
+    return true;
+}
+
+static int add_layer(struct opening *o, struct blk_node *node, bool writable)
 {
     struct chain_image *c = o->chain;
     struct chain_layer *l = realloc(c->layers, (c->nr_layers + 1) * sizeof(*l));
@@ -134,7 +169,7 @@ static int add_layer(struct opening *o, struct blk_node *node, struct blk_node *
     l->node = node;
     l->filename = filename;
     strcpy(l->format, o->format);
-    file_node_identity(file, &l->identity);
+    chain_node_identity(node, &l->identity);
     l->writable = writable;
     if (c->nr_layers++)
         blk_set_backing(l[-1].node, node);
@@ -177,6 +212,7 @@ static int co_open_layer(struct opening *o)
     struct file_opts fopts = {
         .writable = writable,
         .cache = top ? o->opts->cache : FILE_CACHE_AUTO,
+        .no_lock = o->opts->no_lock,
     };
     struct blk_node *file, *node = NULL;
     int ret = co_refuse_loop(o);
@@ -189,12 +225,34 @@ static int co_open_layer(struct opening *o)
     if (!ret)
         ret = co_open_format(o, file, writable, &node);
     if (!ret)
-        ret = add_layer(o, node, file, writable);
+        ret = add_layer(o, node, writable);
     if (ret)
         co_blk_node_unref(node);
-    else
+    else if (!o->opts->only_top)
         ret = find_next(o, node);
     co_blk_node_unref(file);
+    return ret;
+}
+
+static int co_open_ram(struct opening *o, const char *name)
+{
+    struct blk_node *node;
+    int ret;
+
+    if (!o->opts->writable)
+        return error_set(o->err, EINVAL,
+                         "'%s': a new RAM disk is empty, so it makes sense only writable", name);
+    if (o->opts->format && strcmp(o->opts->format, "ram"))
+        return error_set(o->err, EINVAL, "'%s' is a RAM disk, not format %s", name,
+                         o->opts->format);
+    ret = co_ram_open(name, true, &node, o->err);
+    if (ret)
+        return ret;
+    snprintf(o->path, sizeof(o->path), "%s", name);
+    strcpy(o->format, "ram");
+    ret = add_layer(o, node, true);
+    if (ret)
+        co_blk_node_unref(node);
     return ret;
 }
 
@@ -248,11 +306,11 @@ int co_chain_open(const char *path, const struct chain_open_opts *opts, struct c
     }
     o->opts = opts;
     o->err = err;
-    ret = set_top_path(o, path);
-    if (!ret) {
+    ret = ram_is_name(path) ? co_open_ram(o, path) : set_top_path(o, path);
+    if (!ret && !ram_is_name(path)) {
         do {
             ret = co_open_layer(o);
-        } while (!ret && o->more);
+        } while (!ret && o->more && !o->opts->only_top);
         if (ret)
             ret = explain(o);
     }

@@ -111,5 +111,8 @@ void file_submit_status(struct blk_node *node, struct blk_req *req);
 
 /* file-lock.c: blocking, for a helper thread. 0 or -EAGAIN with @err. */
 int file_lock(int fd, const char *path, bool writable, struct error *err);
+/* The same for @to, a second way into the file that is locked through @from. Success: @from holds
+ * no lock any more, or only what a reader holds. */
+int file_lock_move(int from, int to, const char *path, bool writable, struct error *err);
 
 #endif

@@ -71,6 +71,25 @@ static int find_conflict(int fd, off_t base, unsigned perms)
     return NR_PERMS;
 }
 
+/* Is anyone else in the way of one who holds @holds? 0, or -EAGAIN with @err. */
+static int check_others(int fd, const char *path, unsigned holds, struct error *err)
+{
+    int ret = find_conflict(fd, UNSHARED_BASE, holds);
+
+    if (ret >= 0 && ret < NR_PERMS)
+        return error_set_class(err, ERR_DEVICE_IN_USE, EAGAIN,
+                               "'%s' is in use: another process does not share \"%s\"", path,
+                               perm_names[ret]);
+    if (ret >= 0) {
+        ret = find_conflict(fd, HELD_BASE, NOBODY_SHARES);
+        if (ret >= 0 && ret < NR_PERMS)
+            return error_set_class(err, ERR_DEVICE_IN_USE, EAGAIN,
+                                   "'%s' is in use: another process has it open for \"%s\"", path,
+                                   perm_names[ret]);
+    }
+    return ret < 0 ? error_set(err, -ret, "locking '%s': %s", path, strerror(-ret)) : 0;
+}
+
 int file_lock(int fd, const char *path, bool writable, struct error *err)
 {
     unsigned holds = writable ? WRITER_HOLDS : READER_HOLDS;
@@ -81,21 +100,37 @@ int file_lock(int fd, const char *path, bool writable, struct error *err)
     if (ret == -EAGAIN || ret == -EACCES)
         return error_set_class(err, ERR_DEVICE_IN_USE, EAGAIN,
                                "'%s' is in use: another process has locked it as a whole", path);
-    if (!ret) {
-        ret = find_conflict(fd, UNSHARED_BASE, holds);
-        if (ret >= 0 && ret < NR_PERMS)
-            return error_set_class(err, ERR_DEVICE_IN_USE, EAGAIN,
-                                   "'%s' is in use: another process does not share \"%s\"", path,
-                                   perm_names[ret]);
-    }
-    if (ret >= 0) {
-        ret = find_conflict(fd, HELD_BASE, NOBODY_SHARES);
-        if (ret >= 0 && ret < NR_PERMS)
-            return error_set_class(err, ERR_DEVICE_IN_USE, EAGAIN,
-                                   "'%s' is in use: another process has it open for \"%s\"", path,
-                                   perm_names[ret]);
-    }
-    if (ret < 0)
+    if (ret)
         return error_set(err, -ret, "locking '%s': %s", path, strerror(-ret));
-    return 0;
+    return check_others(fd, path, holds, err);
+}
+
+static void drop(int fd, off_t base)
+{
+    struct flock fl;
+
+    for (int i = 0; i < NR_PERMS; i++)
+        ofd_lock(fd, F_OFD_SETLK, F_UNLCK, base + i, &fl);
+}
+
+/* The new locks are there before the old ones go, so nobody can come in between. */
+int file_lock_move(int from, int to, const char *path, bool writable, struct error *err)
+{
+    unsigned holds = writable ? WRITER_HOLDS : READER_HOLDS;
+    int ret = take(to, HELD_BASE, holds);
+
+    if (!ret)
+        ret = take(to, UNSHARED_BASE, NOBODY_SHARES);
+    if (ret)
+        return error_set(err, -ret, "locking '%s': %s", path, strerror(-ret));
+    if (!writable)
+        return 0; /* a reader wants less than the writer had */
+    drop(from, HELD_BASE);
+    drop(from, UNSHARED_BASE);
+    ret = check_others(to, path, holds, err);
+    if (ret) {
+        take(from, HELD_BASE, READER_HOLDS); /* locks are shared ones: nothing is in their way */
+        take(from, UNSHARED_BASE, NOBODY_SHARES);
+    }
+    return ret;
 }

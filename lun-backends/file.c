@@ -248,6 +248,73 @@ int co_file_open(const char *path, const struct file_opts *opts, struct blk_node
     return 0;
 }
 
+/* ---- opening once more: sealing and unsealing ------------------------------------------ */
+
+struct reopen_job {
+    struct open_job open;
+    struct file_node *old;
+    struct file_node fresh;
+    struct file_opts opts;
+    char self[64];
+};
+
+static int reopen_on_helper(void *arg)
+{
+    struct reopen_job *r = arg;
+    struct open_job *j = &r->open;
+    int ret;
+
+    snprintf(r->self, sizeof(r->self), "/proc/self/fd/%d", r->old->fd);
+    j->path = r->self; /* the same file, whatever its name is by now */
+    ret = open_either_way(j);
+    j->path = r->old->node.filename;
+    if (!ret)
+        ret = learn_kind(j);
+    if (!ret)
+        ret = learn_alignment(j);
+    return ret ? ret : file_lock_move(r->old->fd, j->f->fd, j->path, r->opts.writable, j->err);
+}
+
+static int close_on_helper(void *arg);
+
+/* Nothing is in flight: the parents are drained and have nothing left to write. */
+static int co_file_reopen(struct blk_node *node, bool writable, struct error *err)
+{
+    struct file_node *f = to_file(node), *fresh;
+    struct reopen_job *r = calloc(1, sizeof(*r));
+    int ret, fd, tail_fd;
+
+    assert(list_empty(&f->changes) && !f->growing && !f->flushing);
+    if (!r)
+        return error_set(err, ENOMEM, "opening '%s': out of memory", node->filename);
+    fresh = &r->fresh;
+    fresh->fd = fresh->tail_fd = -1;
+    r->old = f;
+    r->opts.writable = writable;
+    r->open = (struct open_job){.opts = &r->opts, .f = fresh, .err = err};
+    ret = co_work(reopen_on_helper, r);
+    if (!ret) {
+        fd = f->fd;
+        tail_fd = f->tail_fd;
+        f->fd = fresh->fd;
+        f->tail_fd = fresh->tail_fd;
+        fresh->fd = fd;
+        fresh->tail_fd = tail_fd;
+        f->direct = fresh->direct;
+        f->sparse = fresh->sparse;
+        f->grown = false;
+        f->offset_align = fresh->offset_align;
+        f->mem_align = fresh->mem_align;
+        f->real_end = node->size_bytes = fresh->real_end;
+        f->identity = fresh->identity;
+        f->known.nr = 0;
+        node->read_only = !writable;
+    }
+    co_work(close_on_helper, fresh);
+    free(r);
+    return ret;
+}
+
 /* ---- closing ----------------------------------------------------------------------- */
 
 static int close_on_helper(void *arg)
@@ -343,4 +410,5 @@ const struct blk_driver file_driver = {
     .co_close = co_file_close,
     .co_inactivate = co_file_inactivate,
     .co_resize = co_file_resize,
+    .co_reopen = co_file_reopen,
 };

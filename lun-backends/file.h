@@ -41,7 +41,7 @@ struct file_identity {
  */
 int co_file_open(const char *path, const struct file_opts *opts, struct blk_node **node,
                  struct error *err);
-/* As at open; for a file node only. */
+/* As when it was opened last (co_blk_reopen() counts); for a file node only. */
 void file_node_identity(const struct blk_node *node, struct file_identity *id);
 /* Real (stat) size of the file, without preallocated tail; file nodes only. */
 uint64_t file_node_length(const struct blk_node *node);

@@ -179,6 +179,16 @@ void co_blk_head_fini(struct blk_head *head)
     co_blk_node_unref(block_edge_unlink(&head->root));
 }
 
+void blk_head_set_root(struct blk_head *head, struct blk_node *root)
+{
+    struct blk_node *old;
+
+    assert(head->drain_count && !head->in_flight);
+    old = block_edge_unlink(&head->root);
+    block_edge_link(&head->root, root);
+    blk_node_unref(old);
+}
+
 void blk_head_submit(struct blk_head *head, struct blk_req *req)
 {
     if (head->drain_count) {

@@ -30,7 +30,15 @@ static const char *const status_names[JOB_NR_STATUS] = {
 };
 
 /* What may be asked, as bits of enum job_status. */
-enum job_ask { ASK_CANCEL, ASK_PAUSE, ASK_RESUME, ASK_SET_SPEED, ASK_FINALIZE, ASK_DISMISS };
+enum job_ask {
+    ASK_CANCEL,
+    ASK_PAUSE,
+    ASK_RESUME,
+    ASK_SET_SPEED,
+    ASK_COMPLETE,
+    ASK_FINALIZE,
+    ASK_DISMISS
+};
 #define IN(status) (1u << JOB_##status)
 #define IN_WORK    (IN(CREATED) | IN(RUNNING) | IN(PAUSED) | IN(READY) | IN(STANDBY))
 
@@ -42,6 +50,7 @@ static const struct {
     [ASK_PAUSE] = {"pause", IN_WORK},
     [ASK_RESUME] = {"resume", IN_WORK},
     [ASK_SET_SPEED] = {"set-speed", IN_WORK},
+    [ASK_COMPLETE] = {"complete", IN(READY)},
     [ASK_FINALIZE] = {"finalize", IN(PENDING)},
     [ASK_DISMISS] = {"dismiss", IN(CONCLUDED)},
 };
@@ -298,6 +307,17 @@ int job_set_speed(struct job *job, uint64_t bytes_per_s, struct error *err)
     return 0;
 }
 
+int job_complete(struct job *job, struct error *err)
+{
+    int ret = may_ask(job, ASK_COMPLETE, err);
+
+    if (ret)
+        return ret;
+    job->complete_asked = true;
+    co_queue_wake_all(&job->waiters);
+    return 0;
+}
+
 int job_finalize(struct job *job, struct error *err)
 {
     int ret = may_ask(job, ASK_FINALIZE, err);
@@ -332,13 +352,22 @@ bool co_job_pause_point(struct job *job)
 {
     if (job->user_paused && !job->cancelled) {
         job->busy = false;
-        set_status(job, JOB_PAUSED);
+        set_status(job, job->ready ? JOB_STANDBY : JOB_PAUSED);
         while (job->user_paused && !job->cancelled)
             co_queue_wait(&job->waiters);
         job->busy = true;
-        set_status(job, JOB_RUNNING);
+        set_status(job, job->ready ? JOB_READY : JOB_RUNNING);
     }
     return job->cancelled;
+}
+
+void job_set_ready(struct job *job)
+{
+    if (job->ready)
+        return;
+    job->ready = true;
+    set_status(job, JOB_READY);
+    emit(job, JOB_EV_READY, NULL);
 }
 
 bool co_job_sleep(struct job *job, uint64_t ns)

@@ -51,6 +51,7 @@ struct job {
     enum job_on_error on_error;
     bool auto_finalize, auto_dismiss; /* both true unless changed before job_start() */
     bool finalize_asked, finalizing;  /* pending: told to go on; in on_done, past cancelling */
+    bool ready, complete_asked;       /* a job that runs until it is told to complete */
     uint64_t serial;                  /* tells jobs that had the same id apart */
     uint64_t started_ns, tokens_ns;   /* monotonic; rate limiter's next free slot */
     int ret;
@@ -87,6 +88,8 @@ int job_pause(struct job *job, struct error *err);
 int job_resume(struct job *job, struct error *err);
 int job_cancel(struct job *job, struct error *err); /* returns at once, event follows */
 int job_set_speed(struct job *job, uint64_t bytes_per_s, struct error *err);
+/* A ready job goes on to its end. */
+int job_complete(struct job *job, struct error *err);
 /* A pending job without auto_finalize goes on to its end. */
 int job_finalize(struct job *job, struct error *err);
 /* A concluded job that was not dismissed automatically goes away. */
@@ -99,6 +102,8 @@ void co_job_wait(const char *id);
 bool co_job_pause_point(struct job *job);
 /* True when the next pause point would wait or end the job: come to one soon. */
 bool job_wants_attention(const struct job *job);
+/* All is done but what still comes: from here on job->complete_asked ends the work. */
+void job_set_ready(struct job *job);
 /* Sleeps @ns in slices of at most 50 ms; false at once when attention is wanted. */
 bool co_job_sleep(struct job *job, uint64_t ns);
 /*

@@ -11,6 +11,9 @@ liblun_a_SOURCES = \
 	lun-backends/chain.c \
 	lun-backends/chain.h \
 	lun-backends/co-block.c \
+	lun-backends/commit-watch.c \
+	lun-backends/commit.c \
+	lun-backends/commit.h \
 	lun-backends/copy-on-read.c \
 	lun-backends/file-int.h \
 	lun-backends/file-io.c \
@@ -34,24 +37,38 @@ liblun_a_SOURCES = \
 	lun-backends/iscsi-lun.h \
 	lun-backends/job.c \
 	lun-backends/job.h \
+	lun-backends/qcow2-bitmaps.c \
 	lun-backends/qcow2-cache.c \
+	lun-backends/qcow2-check-fix.c \
+	lun-backends/qcow2-check-int.h \
+	lun-backends/qcow2-check-refs.c \
+	lun-backends/qcow2-check.c \
 	lun-backends/qcow2-compressed.c \
 	lun-backends/qcow2-copy.c \
 	lun-backends/qcow2-create.c \
+	lun-backends/qcow2-data.c \
+	lun-backends/qcow2-describe.c \
 	lun-backends/qcow2-flush.c \
 	lun-backends/qcow2-format.c \
 	lun-backends/qcow2-format.h \
 	lun-backends/qcow2-header.c \
 	lun-backends/qcow2-int.h \
+	lun-backends/qcow2-leaks.c \
 	lun-backends/qcow2-lock.c \
 	lun-backends/qcow2-map.c \
+	lun-backends/qcow2-offline.h \
 	lun-backends/qcow2-open.c \
 	lun-backends/qcow2-read.c \
 	lun-backends/qcow2-reclaim.c \
 	lun-backends/qcow2-refcount.c \
+	lun-backends/qcow2-reopen.c \
+	lun-backends/qcow2-resize.c \
+	lun-backends/qcow2-settings.c \
 	lun-backends/qcow2-write.c \
 	lun-backends/qcow2-zero.c \
 	lun-backends/qcow2.h \
+	lun-backends/ram.c \
+	lun-backends/ram.h \
 	lun-backends/raw.c \
 	lun-backends/remote-connect.c \
 	lun-backends/remote-int.h \

@@ -12,24 +12,12 @@
 #include <string.h>
 #include "util/size.h"
 
+#define MIN_SLICES 16
+#define MAX_SLICES (UINT32_C(1) << 24)
+
 static uint32_t bucket_of(const struct qcache *c, uint64_t index)
 {
     return (uint32_t)((index * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & c->hash_mask;
-}
-
-int qcache_init(struct qcache *c, uint32_t slice_bytes, uint64_t max_bytes)
-{
-    uint32_t buckets = 64;
-
-    c->slice_bytes = slice_bytes;
-    c->max = (unsigned)(max_bytes / slice_bytes);
-    while (buckets < c->max)
-        buckets *= 2;
-    c->hash_mask = buckets - 1;
-    list_init(&c->lru);
-    list_init(&c->dirty);
-    c->hash = calloc(buckets, sizeof(struct qslice *));
-    return c->hash ? 0 : -ENOMEM;
 }
 
 static void slice_drop(struct qcache *c, struct qslice *s)
@@ -43,6 +31,40 @@ static void slice_drop(struct qcache *c, struct qslice *s)
     free(s->data);
     free(s);
     c->nr--;
+}
+
+int qcache_init(struct qcache *c, uint32_t slice_bytes, uint64_t max_bytes)
+{
+    c->slice_bytes = slice_bytes;
+    list_init(&c->lru);
+    list_init(&c->dirty);
+    return qcache_set_max(c, max_bytes);
+}
+
+int qcache_set_max(struct qcache *c, uint64_t max_bytes)
+{
+    uint64_t max = MIN_OF(MAX_OF(max_bytes / c->slice_bytes, MIN_SLICES), MAX_SLICES);
+    struct qslice **hash, *s, *tmp;
+    uint32_t buckets = 64;
+
+    while (buckets < max)
+        buckets *= 2;
+    hash = calloc(buckets, sizeof(*hash));
+    if (!hash)
+        return -ENOMEM;
+    free(c->hash);
+    c->hash = hash;
+    c->hash_mask = buckets - 1;
+    c->max = (unsigned)max;
+    list_for_each_entry_safe (s, tmp, &c->lru, lru) {
+        struct qslice **bucket = &c->hash[bucket_of(c, s->index)];
+
+        s->hash_next = *bucket;
+        *bucket = s;
+        if (c->nr > c->max && !s->pins && !s->dirty && !s->loading)
+            slice_drop(c, s);
+    }
+    return 0;
 }
 
 void qcache_free(struct qcache *c)
@@ -70,6 +92,14 @@ static void touch(struct qcache *c, struct qslice *s)
 {
     list_del(&s->lru);
     list_add_tail(&c->lru, &s->lru);
+}
+
+void qcache_forget(struct qcache *c, uint64_t index)
+{
+    struct qslice *s = lookup(c, index);
+
+    if (s && !s->pins && !s->dirty && !s->loading)
+        slice_drop(c, s);
 }
 
 struct qslice *qcache_find(struct qcache *c, uint64_t index)

@@ -77,7 +77,7 @@ static int co_unpack(struct qcow2 *q, uint64_t descriptor, uint8_t *out)
 
     qcow2_compressed_range(&q->g, descriptor, &offset, &bytes);
     if (offset >= file_bytes)
-        return qcow2_corrupt(q, "compressed cluster at %#" PRIx64 " is outside the file", offset);
+        return qcow2_damaged(q, "compressed cluster at %#" PRIx64 " is outside the file", offset);
     job.in_bytes = MIN_OF(bytes, file_bytes - offset);
     job.out_bytes = qcow2_cluster_bytes(&q->g);
     job.in = malloc(job.in_bytes);
@@ -87,7 +87,7 @@ static int co_unpack(struct qcow2 *q, uint64_t descriptor, uint8_t *out)
     if (!ret) {
         ret = co_work(unpack_run, &job);
         if (ret == -EIO)
-            qcow2_corrupt(q, "compressed cluster at %#" PRIx64 " can't be unpacked", offset);
+            qcow2_damaged(q, "compressed cluster at %#" PRIx64 " can't be unpacked", offset);
     }
     free(job.in);
     return ret;

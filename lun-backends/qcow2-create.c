@@ -60,6 +60,12 @@ static int check_opts(const struct qcow2_create_opts *o, uint32_t cluster, struc
                          cluster, min);
     if (o->extended_l2 && o->compat_v2)
         return error_set(err, EINVAL, "version 2 images have no extended L2 entries");
+    if (o->refcount_bits > 64 || (o->refcount_bits & (o->refcount_bits - 1)))
+        return error_set(err, EINVAL, "bad refcount width %" PRIu32 " (1, 2, 4, 8, 16, 32 or 64)",
+                         o->refcount_bits);
+    if (o->compat_v2 &&
+        (o->lazy_refcounts || o->zstd || (o->refcount_bits && o->refcount_bits != 16)))
+        return error_set(err, EINVAL, "version 2 images have none of the new features");
     if (o->size_bytes % QCOW2_SECTOR || o->size_bytes > INT64_MAX / 2)
         return error_set(err, EINVAL, "bad image size %" PRIu64, o->size_bytes);
     if (o->backing && (!*o->backing || strlen(o->backing) > QCOW2_MAX_BACKING_NAME))
@@ -74,8 +80,11 @@ static void init_header(const struct qcow2_create_opts *o, uint32_t cluster, str
         .version = o->compat_v2 ? 2 : 3,
         .cluster_bits = (uint32_t)__builtin_ctz(cluster),
         .size_bytes = o->size_bytes,
-        .incompatible = o->extended_l2 ? QCOW2_INCOMPAT_EXTENDED_L2 : 0,
-        .refcount_order = 4,
+        .incompatible = (o->extended_l2 ? QCOW2_INCOMPAT_EXTENDED_L2 : 0) |
+                        (o->zstd ? QCOW2_INCOMPAT_COMPRESSION : 0),
+        .compatible = o->lazy_refcounts,
+        .compression = o->zstd,
+        .refcount_order = o->refcount_bits ? (uint32_t)__builtin_ctz(o->refcount_bits) : 4,
         .header_bytes = o->compat_v2 ? QCOW2_V2_HEADER_BYTES : HEADER_BYTES_V3,
     };
 }

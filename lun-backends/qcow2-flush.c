@@ -83,7 +83,7 @@ static void co_batch_wait(struct batch *b, unsigned at_most)
 {
     while (b->pending > at_most) {
         b->waiting = true;
-        co_yield();
+        co_yield ();
     }
 }
 
@@ -325,7 +325,7 @@ static int co_run_cycle(struct qcow2 *q)
     if (!ret)
         ret = co_write_refcounts(q, &sn);
     if (!ret)
-        ret = co_blk_flush(qcow2_file(q));
+        ret = co_qcow2_flush_files(q);
     if (!ret)
         ret = co_write_mapping(q, &sn);
     drop_snapshot(q, &sn, ret != 0);
@@ -434,7 +434,7 @@ static int co_wait_on(struct qcow2 *q, struct list_head *list)
 
     list_add_tail(list, &w.link);
     kick(q);
-    co_yield();
+    co_yield ();
     return w.result;
 }
 
@@ -480,7 +480,7 @@ void qcow2_submit_flush(struct blk_node *node, struct blk_req *req)
 
     if (node->read_only)
         blk_complete(req, 0);
-    else if (!q->cycle_running && !qcow2_is_dirty(q))
+    else if (!q->cycle_running && !qcow2_is_dirty(q) && !node->data.child)
         blk_forward(qcow2_file(q), req);
     else
         qcow2_flush_join(q, req);

@@ -129,7 +129,8 @@ int qcow2_header_check_features(const struct qcow2_header *h, bool writable, con
                                 size_t ext_len, struct error *err)
 {
     const uint64_t known = QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT |
-                           QCOW2_INCOMPAT_COMPRESSION | QCOW2_INCOMPAT_EXTENDED_L2;
+                           QCOW2_INCOMPAT_DATA_FILE | QCOW2_INCOMPAT_COMPRESSION |
+                           QCOW2_INCOMPAT_EXTENDED_L2;
     char name[48];
 
     if (h->crypt_method)
@@ -137,8 +138,6 @@ int qcow2_header_check_features(const struct qcow2_header *h, bool writable, con
                          h->crypt_method == 1   ? "AES"
                          : h->crypt_method == 2 ? "LUKS"
                                                 : "unknown");
-    if (h->incompatible & QCOW2_INCOMPAT_DATA_FILE)
-        return error_set(err, ENOTSUP, "images with an external data file are not supported");
     if (h->incompatible & ~known) {
         qcow2_feature_name(ext, ext_len, 0, (unsigned)__builtin_ctzll(h->incompatible & ~known),
                            name);
@@ -153,10 +152,8 @@ int qcow2_header_check_features(const struct qcow2_header *h, bool writable, con
         return error_set(err, ENOTSUP,
                          "the image is marked corrupt and can't be opened writable; "
                          "run qemu-img check -r all");
-    if (writable && (h->incompatible & QCOW2_INCOMPAT_DIRTY))
-        return error_set(err, ENOTSUP,
-                         "the image is marked dirty (refcounts may be wrong) and "
-                         "can't be opened writable; run qemu-img check -r all");
+    if ((h->incompatible & QCOW2_INCOMPAT_DATA_FILE) && h->nr_snapshots)
+        return error_set(err, EINVAL, "internal snapshots contradict the external data file");
     return 0;
 }
 
@@ -250,6 +247,7 @@ void qcow2_geometry_init(struct qcow2_geometry *g, const struct qcow2_header *h)
 
     memset(g, 0, sizeof(*g));
     g->version = h->version;
+    g->external = h->incompatible & QCOW2_INCOMPAT_DATA_FILE;
     g->cluster_bits = h->cluster_bits;
     g->subs = ext ? 32 : 1;
     g->sub_bits = h->cluster_bits - (ext ? 5 : 0);
@@ -287,10 +285,14 @@ bool qcow2_entry_decode(const struct qcow2_geometry *g, const uint8_t *raw, stru
     if (v & QCOW2_COMPRESSED) {
         e->compressed = true;
         e->descriptor = v & (QCOW2_COMPRESSED - 1);
-        return !(v & QCOW2_COPIED);
+        return !(v & QCOW2_COPIED) && !g->external;
     }
     e->host = v & QCOW2_OFFSET_MASK;
     e->copied = v & QCOW2_COPIED;
+    if (g->external && (e->host || e->copied)) {
+        e->host |= QCOW2_EXTERNAL; /* there offset 0 is a place like any other */
+        e->copied = true;
+    }
     if ((e->host & (qcow2_cluster_bytes(g) - 1)) || (e->copied && !e->host))
         return false;
     if (g->subs > 1)
@@ -304,9 +306,10 @@ bool qcow2_entry_decode(const struct qcow2_geometry *g, const uint8_t *raw, stru
 
 void qcow2_entry_encode(const struct qcow2_geometry *g, uint8_t *raw, const struct qcow2_entry *e)
 {
-    uint64_t v = e->compressed ? QCOW2_COMPRESSED | e->descriptor
-                               : e->host | (e->host && e->copied ? QCOW2_COPIED : 0);
+    uint64_t v = QCOW2_COMPRESSED | e->descriptor;
 
+    if (!e->compressed)
+        v = (e->host & ~QCOW2_EXTERNAL) | (e->host && e->copied ? QCOW2_COPIED : 0);
     if (g->subs > 1)
         put_be64(raw + 8, e->compressed ? 0 : (uint64_t)e->zero << 32 | e->alloc);
     else if (e->zero)

@@ -28,6 +28,8 @@
 #define QCOW2_COMPRESSED  (UINT64_C(1) << 62)
 #define QCOW2_ZERO        UINT64_C(1)
 #define QCOW2_RT_MASK     UINT64_C(0xfffffffffffffe00)
+/* In memory only: a host offset with this bit lies in the external data file, else in the image. */
+#define QCOW2_EXTERNAL (UINT64_C(1) << 56)
 
 enum qcow2_incompatible {
     QCOW2_INCOMPAT_DIRTY = 1 << 0,
@@ -35,6 +37,11 @@ enum qcow2_incompatible {
     QCOW2_INCOMPAT_DATA_FILE = 1 << 2,
     QCOW2_INCOMPAT_COMPRESSION = 1 << 3,
     QCOW2_INCOMPAT_EXTENDED_L2 = 1 << 4,
+};
+
+enum qcow2_autoclear {
+    QCOW2_AUTOCLEAR_BITMAPS = 1 << 0,
+    QCOW2_AUTOCLEAR_RAW_DATA = 1 << 1, /* the data file is the disk, without this metadata */
 };
 
 enum qcow2_extension {
@@ -55,6 +62,7 @@ enum qcow2_header_pos {
     QCOW2_POS_L1_OFFSET = 40,
     QCOW2_POS_RT_OFFSET = 48,
     QCOW2_POS_RT_CLUSTERS = 56,
+    QCOW2_POS_INCOMPATIBLE = 72,
     QCOW2_POS_AUTOCLEAR = 88,
 };
 
@@ -80,6 +88,7 @@ struct qcow2_header {
 /* What the layout of tables follows from. */
 struct qcow2_geometry {
     uint32_t version;
+    bool external;                   /* guest data lies in a file of its own, at guest offsets */
     uint32_t cluster_bits, sub_bits; /* sub_bits == cluster_bits without extended L2 */
     uint32_t subs;                   /* subclusters in a cluster: 1 or 32 */
     uint32_t entry_bytes;            /* of an L2 entry: 8 or 16 */
@@ -93,7 +102,7 @@ struct qcow2_geometry {
 
 /* One L2 entry. Without extended L2 a cluster is its only subcluster: bit 0 of the masks. */
 struct qcow2_entry {
-    uint64_t host;       /* of a standard cluster, 0: none */
+    uint64_t host;       /* of a standard cluster, 0: none; may have QCOW2_EXTERNAL */
     uint64_t descriptor; /* of a compressed cluster */
     uint32_t alloc, zero;
     bool copied, compressed;

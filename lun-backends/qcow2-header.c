@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Changes of the image header: backing reference, size, auto-clear bits.
+ * Changes of the image header: backing reference, auto-clear bits, the corrupt bit.
  * Invariant: the step that changes what the image means is the write of one sector, after all it
  * refers to is durable. So a crash leaves the old meaning or the new one.
  */
@@ -27,25 +27,80 @@ int co_qcow2_write_header_sector(struct qcow2 *q, const uint8_t patched[QCOW2_SE
     return ret;
 }
 
-/* "An implementation may only write to an image with unknown auto-clear features if it clears
- * the respective bits from this field first." We keep none of them up to date. */
-int co_qcow2_clear_autoclear(struct qcow2 *q, struct error *err)
+/* ---- auto-clear features ---------------------------------------------------------------- */
+
+static int co_write_autoclear(struct qcow2 *q, uint64_t bits)
 {
     uint8_t sector[QCOW2_SECTOR];
     int ret;
 
-    if (q->h.version < 3 || !q->h.autoclear)
-        return 0;
-    log_warn("%s: opened for writing: what depends on auto-clear features %#" PRIx64
-             " (bit 0: persistent dirty bitmaps) becomes invalid",
-             qcow2_name(q), q->h.autoclear);
     memcpy(sector, q->header_sector, QCOW2_SECTOR);
-    put_be64(sector + QCOW2_POS_AUTOCLEAR, 0);
+    put_be64(sector + QCOW2_POS_AUTOCLEAR, bits);
     ret = co_qcow2_write_header_sector(q, sector);
+    if (!ret)
+        q->h.autoclear = bits;
+    return ret;
+}
+
+/*
+ * "An implementation may only write to an image with unknown auto-clear features if it clears
+ * the respective bits from this field first." Two are known: a raw data file is kept as one, and
+ * bitmaps are marked while their bit is cleared.
+ */
+int co_qcow2_clear_autoclear(struct qcow2 *q, struct error *err)
+{
+    const uint64_t bitmaps = QCOW2_AUTOCLEAR_BITMAPS;
+    uint64_t was = q->h.version < 3 ? 0 : q->h.autoclear;
+    uint64_t keep = was & (q->g.external ? QCOW2_AUTOCLEAR_RAW_DATA : 0);
+    bool any = false;
+    int ret;
+
+    if ((was & bitmaps) && !co_qcow2_invalidate_bitmaps(q, true, &any) && !any)
+        keep |= bitmaps; /* all marked before */
+    if (was == keep)
+        return 0;
+    log_warn("%s: opened for writing: %s%s%s", qcow2_name(q),
+             was & ~keep & bitmaps ? "its persistent dirty bitmaps are not kept up to date and "
+                                     "become inconsistent"
+                                   : "",
+             was & ~keep & bitmaps && was & ~keep & ~bitmaps ? "; " : "",
+             was & ~keep & ~bitmaps ? "what depends on unknown auto-clear features becomes invalid"
+                                    : "");
+    ret = co_write_autoclear(q, keep);
+    if (!ret && (was & bitmaps) && !co_qcow2_invalidate_bitmaps(q, false, &any))
+        ret = co_write_autoclear(q, keep | bitmaps);
+    return ret ? error_set(err, -ret, "can't clear the auto-clear features") : 0;
+}
+
+/* ---- the corrupt bit ---------------------------------------------------------------------- */
+
+static void mark_corrupt_co(void *arg)
+{
+    struct qcow2 *q = arg;
+    uint8_t sector[QCOW2_SECTOR];
+    int ret;
+
+    co_mutex_lock(&q->header_lock);
+    q->h.incompatible |= QCOW2_INCOMPAT_CORRUPT;
+    memcpy(sector, q->header_sector, QCOW2_SECTOR);
+    put_be64(sector + QCOW2_POS_INCOMPATIBLE, q->h.incompatible);
+    ret = co_qcow2_write_header_sector(q, sector);
+    co_mutex_unlock(&q->header_lock);
     if (ret)
-        return error_set(err, -ret, "can't clear the auto-clear features");
-    q->h.autoclear = 0;
-    return 0;
+        log_err("%s: can't be marked corrupt: %s", qcow2_name(q), strerror(-ret));
+    q->marking = false;
+}
+
+/* Version 2 has no such bit. What was finished before can still be flushed and read. */
+void qcow2_mark_corrupt(struct qcow2 *q)
+{
+    q->corrupt = true;
+    log_err("%s: takes no more writes%s; run qemu-img check -r all on it when it is closed",
+            qcow2_name(q), q->h.version < 3 ? "" : " and is marked corrupt");
+    if (q->h.version < 3)
+        return;
+    q->marking = true;
+    co_spawn(mark_corrupt_co, q);
 }
 
 /* ---- backing reference ---------------------------------------------------------------- */
@@ -190,6 +245,12 @@ int co_qcow2_change_backing(struct blk_node *node, const char *name, const char 
     if (name && strlen(name) > QCOW2_MAX_BACKING_NAME)
         return error_set(err, EINVAL, "the backing file name is longer than %u bytes",
                          QCOW2_MAX_BACKING_NAME);
+    if (name && qcow2_data_is_raw(q))
+        return error_set(err, ENOTSUP,
+                         "%s keeps its data in a raw data file and can't have a backing file",
+                         qcow2_name(q));
+    if (q->corrupt)
+        return error_set(err, EIO, "%s is corrupt", qcow2_name(q));
     ret = co_qcow2_settle(q); /* what the new meaning rests on is durable first */
     if (ret)
         return error_set(err, -ret, "can't flush %s", qcow2_name(q));
@@ -197,139 +258,4 @@ int co_qcow2_change_backing(struct blk_node *node, const char *name, const char 
     ret = co_rewrite_backing(q, name, format, err);
     co_mutex_unlock(&q->header_lock);
     return ret;
-}
-
-/* ---- size ----------------------------------------------------------------------------- */
-
-/* Makes the L1 table large enough in memory; the place for it on disk in *host, 0: not needed. */
-static int co_grow_l1(struct qcow2 *q, uint64_t entries, uint64_t *host, uint8_t **image)
-{
-    uint64_t clusters = ((entries * 8 - 1) >> q->g.cluster_bits) + 1;
-    uint64_t bytes = clusters << q->g.cluster_bits;
-    uint64_t *l1, *dirty;
-    int ret;
-
-    *host = 0;
-    *image = NULL;
-    if (entries <= q->h.l1_entries)
-        return 0;
-    if (entries * 8 > QCOW2_MAX_L1_BYTES)
-        return -EFBIG;
-    l1 = calloc(entries, 8);
-    dirty = calloc(BITMAP_WORDS(entries / 64 + 1), 8);
-    *image = aligned_alloc(QCOW2_SECTOR, bytes);
-    ret = l1 && dirty && *image ? co_qcow2_alloc_at_end(q, clusters, host) : -ENOMEM;
-    if (ret) {
-        free(l1);
-        free(dirty);
-        free(*image);
-        *image = NULL;
-        return ret;
-    }
-    memset(*image, 0, bytes);
-    memcpy(l1, q->l1, (uint64_t)q->h.l1_entries * 8);
-    for (uint64_t i = 0; i < q->h.l1_entries; i++)
-        put_be64(*image + i * 8, l1[i]);
-    free(q->l1);
-    free(q->l1_dirty);
-    q->l1 = l1;
-    q->l1_dirty = dirty;
-    return 0;
-}
-
-/* Makes the image's L1 table @entries long: the new one durable, then the header that names it.
- * Nothing is dirty. */
-static int co_switch_l1(struct qcow2 *q, uint64_t entries)
-{
-    uint64_t old_clusters = (((uint64_t)q->h.l1_entries * 8 - 1) >> q->g.cluster_bits) + 1, host;
-    uint8_t sector[QCOW2_SECTOR], *image;
-    int ret = co_grow_l1(q, entries, &host, &image);
-
-    if (ret || !host)
-        return ret;
-    ret = co_qcow2_cycle(q); /* its refcounts */
-    if (!ret)
-        ret = co_blk_write(qcow2_file(q), host, image,
-                           round_up_pow2(entries * 8, qcow2_cluster_bytes(&q->g)), 0);
-    if (!ret)
-        ret = co_blk_flush(qcow2_file(q));
-    free(image);
-    if (ret) {
-        co_qcow2_free_now(q, host, ((entries * 8 - 1) >> q->g.cluster_bits) + 1);
-        return ret;
-    }
-    memcpy(sector, q->header_sector, QCOW2_SECTOR);
-    put_be32(sector + QCOW2_POS_L1_ENTRIES, (uint32_t)entries);
-    put_be64(sector + QCOW2_POS_L1_OFFSET, host);
-    ret = co_qcow2_write_header_sector(q, sector);
-    if (ret)
-        return ret; /* the header may have got through: both tables stay as they are */
-    if (q->h.l1_entries)
-        qcow2_free_later(q, q->h.l1_offset, old_clusters);
-    q->h.l1_entries = (uint32_t)entries;
-    q->h.l1_offset = host;
-    return 0;
-}
-
-/* What the backing has behind the old end must not show. */
-static int co_hide_backing(struct qcow2 *q, uint64_t old_bytes)
-{
-    struct blk_node *backing = q->node.backing.child;
-    uint64_t end;
-
-    if (!backing || backing->size_bytes <= old_bytes)
-        return 0;
-    end = MIN_OF(backing->size_bytes, q->node.size_bytes);
-    return end > old_bytes ? co_blk_write_zeroes(&q->node, old_bytes, end - old_bytes, 0) : 0;
-}
-
-/* header_lock not held. The new part is ready, durably, before the header gives the new size. */
-static int co_grow(struct qcow2 *q, uint64_t size_bytes)
-{
-    uint64_t old_bytes = q->node.size_bytes;
-    uint8_t sector[QCOW2_SECTOR];
-    int ret = co_qcow2_settle(q);
-
-    co_mutex_lock(&q->header_lock);
-    if (!ret)
-        ret = co_switch_l1(q, qcow2_l1_entries(&q->g, size_bytes));
-    co_mutex_unlock(&q->header_lock);
-    if (ret)
-        return ret;
-    q->node.size_bytes = size_bytes;
-    ret = co_hide_backing(q, old_bytes);
-    if (!ret)
-        ret = co_qcow2_settle(q);
-    if (!ret) {
-        co_mutex_lock(&q->header_lock);
-        memcpy(sector, q->header_sector, QCOW2_SECTOR);
-        put_be64(sector + QCOW2_POS_SIZE, size_bytes);
-        ret = co_qcow2_write_header_sector(q, sector);
-        co_mutex_unlock(&q->header_lock);
-    }
-    if (ret)
-        q->node.size_bytes = old_bytes;
-    else
-        q->h.size_bytes = size_bytes;
-    return ret;
-}
-
-int co_qcow2_resize(struct blk_node *node, uint64_t size_bytes, struct error *err)
-{
-    struct qcow2 *q = qcow2_of(node);
-    int ret;
-
-    if (node->read_only)
-        return error_set(err, EROFS, "%s is open read-only", qcow2_name(q));
-    if (size_bytes < q->h.size_bytes)
-        return error_set(err, ENOTSUP, "shrinking a qcow2 image is not supported");
-    if (size_bytes % QCOW2_SECTOR || size_bytes > INT64_MAX / 2)
-        return error_set(err, EINVAL, "bad image size %" PRIu64, size_bytes);
-    if (q->h.version < 3 && q->h.nr_snapshots)
-        return error_set(err, ENOTSUP, "version 2 images with snapshots can't be resized");
-    ret = co_grow(q, size_bytes);
-    if (ret)
-        return error_set(err, -ret, "can't resize %s: %s", qcow2_name(q), strerror(-ret));
-    blk_node_notify(node, BLK_EV_RESIZED);
-    return 0;
 }

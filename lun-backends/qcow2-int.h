@@ -89,7 +89,16 @@ struct qcow2 {
     bool opened;
     struct qcow2_geometry g;
     struct qcow2_header h;
-    char *backing, *backing_fmt;
+    char *backing, *backing_fmt, *data_file;
+    struct {
+        uint32_t nr;
+        uint64_t dir_offset, dir_bytes;
+    } bitmaps;
+    uint64_t cache_bytes_wanted; /* 0: by the disk's size */
+
+    bool corrupt; /* takes no more changes */
+    bool marking; /* the header is being told */
+    bool told_harmless;
 
     uint64_t *l1; /* h.l1_entries, host order */
     uint64_t *l1_dirty;
@@ -142,6 +151,21 @@ static inline struct blk_node *qcow2_file(const struct qcow2 *q)
     return q->node.file.child;
 }
 
+/* The node that holds @host, which becomes the offset in it. */
+static inline struct blk_node *qcow2_host_node(const struct qcow2 *q, uint64_t *host)
+{
+    if (!(*host & QCOW2_EXTERNAL))
+        return qcow2_file(q);
+    *host &= ~QCOW2_EXTERNAL;
+    return q->node.data.child;
+}
+
+/* The data file is a disk by itself: what reads as zeros must be zeros in it too. */
+static inline bool qcow2_data_is_raw(const struct qcow2 *q)
+{
+    return q->g.external && (q->h.autoclear & QCOW2_AUTOCLEAR_RAW_DATA);
+}
+
 static inline const char *qcow2_name(const struct qcow2 *q)
 {
     return q->node.filename ? q->node.filename : q->node.name;
@@ -160,6 +184,10 @@ static inline uint64_t qcow2_slice_end(const struct qcow2 *q, uint64_t off)
 
 /* qcow2-cache.c */
 int qcache_init(struct qcache *c, uint32_t slice_bytes, uint64_t max_bytes);
+/* Changes the bound; -ENOMEM leaves it. */
+int qcache_set_max(struct qcache *c, uint64_t max_bytes);
+/* Drops a slice that is clean and not in use. */
+void qcache_forget(struct qcache *c, uint64_t index);
 void qcache_free(struct qcache *c);
 /* In the cache and loaded, or NULL; not pinned. */
 struct qslice *qcache_find(struct qcache *c, uint64_t index);
@@ -173,8 +201,11 @@ void qcache_mark_dirty(struct qcow2 *q, struct qcache *c, struct qslice *s);
 void qcache_mark_clean(struct qcache *c, struct qslice *s);
 
 /* qcow2-map.c */
-/* Counts and logs an inconsistency, gives -EIO. */
+/* Inconsistent metadata: counted, logged, told; a writable image is marked corrupt and takes no
+ * more changes. Gives -EIO. */
 int qcow2_corrupt(struct qcow2 *q, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Data that can't be read, with metadata that is right: counted, logged, told. Gives -EIO. */
+int qcow2_damaged(struct qcow2 *q, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Is [host, host + bytes) one of the tables that the header names? */
 bool qcow2_hits_metadata(const struct qcow2 *q, uint64_t host, uint64_t bytes);
 /* The run at @off, at most @max bytes; -EAGAIN if its L2 slice is not cached. */
@@ -205,6 +236,8 @@ void qcow2_unpack_free(struct qcow2 *q);
 
 /* qcow2-refcount.c */
 int co_qcow2_alloc_open(struct qcow2 *q, struct error *err);
+/* Sets end_cluster: one past the last cluster that is counted as used. */
+int co_qcow2_find_end(struct qcow2 *q);
 /* Up to @want contiguous clusters, refcount 1; *fresh: they read as zeros. */
 int co_qcow2_alloc(struct qcow2 *q, uint64_t want, uint64_t *host, uint64_t *got, bool *fresh);
 /* Exactly @want clusters at the end of the file; alloc_lock not held. */
@@ -229,6 +262,21 @@ static inline unsigned qcow2_io_begin(struct qcow2 *q)
 }
 void qcow2_io_end(struct qcow2 *q, unsigned epoch);
 
+/* qcow2-data.c: guest data in the external data file, where there is one */
+int co_qcow2_open_data(struct qcow2 *q, const struct qcow2_open_opts *opts, struct error *err);
+/* Host clusters for guest data at @guest, as co_qcow2_alloc(). */
+int co_qcow2_alloc_data(struct qcow2 *q, uint64_t guest, uint64_t want, uint64_t *host,
+                        uint64_t *got, bool *fresh);
+void co_qcow2_free_data_now(struct qcow2 *q, uint64_t host, uint64_t count);
+/* All data that was written is stable. */
+int co_qcow2_flush_files(struct qcow2 *q);
+/* Zeros, or a discard, where the data file is the disk. */
+int co_qcow2_zero_raw_data(struct qcow2 *q, uint64_t off, uint64_t end, uint32_t flags);
+
+/* qcow2-bitmaps.c */
+/* Marks all persistent bitmaps as not to be relied on, durably. *any: some were not marked. */
+int co_qcow2_invalidate_bitmaps(struct qcow2 *q, bool only_look, bool *any);
+
 /* qcow2-lock.c */
 void co_qlock(struct qcow2 *q, struct qlock *l, uint64_t start, uint64_t end);
 void qunlock(struct qlock *l);
@@ -246,6 +294,8 @@ struct qchange {
     bool wide;      /* the lock covers whole clusters */
     bool need_wide; /* stopped at c->pos for want of that */
 };
+/* An L1 entry, to be written by the next cycle. */
+void qcow2_set_l1(struct qcow2 *q, uint64_t index, uint64_t value);
 /* Locks [pos, end) clipped to a slice, pins its slice, adding its table if there is none. */
 int co_qchange_begin(struct qchange *c, struct qcow2 *q, uint64_t pos, uint64_t end, bool wide);
 void qchange_end(struct qchange *c);
@@ -281,12 +331,22 @@ int co_qcow2_cycle(struct qcow2 *q);
 /* Cycles until nothing is dirty or waiting to be freed. */
 int co_qcow2_settle(struct qcow2 *q);
 
+/* qcow2-reopen.c */
+int co_qcow2_reopen(struct blk_node *node, bool writable, struct error *err);
+
 /* qcow2-header.c */
 /* Writes @patched over the first sector and flushes; header_lock held. */
 int co_qcow2_write_header_sector(struct qcow2 *q, const uint8_t patched[QCOW2_SECTOR]);
 int co_qcow2_clear_autoclear(struct qcow2 *q, struct error *err);
+/* Tells the header that the image is corrupt; from any context. */
+void qcow2_mark_corrupt(struct qcow2 *q);
 int co_qcow2_change_backing(struct blk_node *node, const char *name, const char *format,
                             struct error *err);
+
+/* qcow2-resize.c */
 int co_qcow2_resize(struct blk_node *node, uint64_t size_bytes, struct error *err);
+
+/* qcow2-open.c */
+int qcow2_fit_cache(struct qcow2 *q);
 
 #endif

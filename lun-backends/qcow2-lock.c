@@ -67,7 +67,8 @@ int co_qassign_get(struct qcow2 *q, uint64_t guest_cluster, struct qassign **out
         a->users = 1;
         co_queue_init(&a->waiters);
         list_add_tail(&q->assigns, &a->link);
-        a->error = co_qcow2_alloc(q, 1, &a->host, &got, &a->fresh);
+        a->error = co_qcow2_alloc_data(q, guest_cluster << q->g.cluster_bits, 1, &a->host, &got,
+                                       &a->fresh);
         a->ready = true;
         co_queue_wake_all(&a->waiters);
     }
@@ -87,6 +88,6 @@ void co_qassign_put(struct qcow2 *q, struct qassign *a)
         return;
     list_del(&a->link);
     if (!a->used && !a->error)
-        co_qcow2_free_now(q, a->host, 1);
+        co_qcow2_free_data_now(q, a->host, 1);
     free(a);
 }

@@ -20,17 +20,49 @@
 #define STATUS_BUDGET   65536u
 #define STATUS_RUN_COST 64u
 
+static qcow2_corrupt_fn *corrupt_sink;
+
+void qcow2_set_corrupt_sink(qcow2_corrupt_fn *sink)
+{
+    corrupt_sink = sink;
+}
+
+static void __attribute__((format(printf, 4, 0)))
+report(struct qcow2 *q, bool fatal, const char *what, const char *fmt, va_list ap)
+{
+    bool first = fatal ? !q->corrupt : !q->corrupt && !q->told_harmless;
+    char text[256];
+
+    if (q->stats.corrupt++ >= CORRUPT_LOG_MAX && !first)
+        return;
+    vsnprintf(text, sizeof(text), fmt, ap);
+    log_err("%s: %s: %s", qcow2_name(q), what, text);
+    if (!q->opened || !first)
+        return;
+    q->told_harmless = true;
+    if (fatal)
+        qcow2_mark_corrupt(q);
+    if (corrupt_sink)
+        corrupt_sink(&q->node, text, fatal);
+}
+
 int qcow2_corrupt(struct qcow2 *q, const char *fmt, ...)
 {
-    char text[256];
     va_list ap;
 
-    if (q->stats.corrupt++ < CORRUPT_LOG_MAX) {
-        va_start(ap, fmt);
-        vsnprintf(text, sizeof(text), fmt, ap);
-        va_end(ap);
-        log_err("%s: image is corrupt: %s", qcow2_name(q), text);
-    }
+    va_start(ap, fmt);
+    report(q, !q->node.read_only, "image is corrupt", fmt, ap);
+    va_end(ap);
+    return -EIO;
+}
+
+int qcow2_damaged(struct qcow2 *q, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    report(q, false, "data is damaged", fmt, ap);
+    va_end(ap);
     return -EIO;
 }
 
@@ -85,22 +117,28 @@ bool qcow2_get_entry(struct qcow2 *q, const struct qslice *s, uint64_t off, stru
         qcow2_corrupt(q, "bad L2 entry %#" PRIx64 " for offset %" PRIu64, get_be64(raw), off);
         return false;
     }
+    if (q->g.external && e->host &&
+        e->host != (QCOW2_EXTERNAL | round_down_pow2(off, qcow2_cluster_bytes(&q->g)))) {
+        qcow2_corrupt(q, "L2 entry %#" PRIx64 " for offset %" PRIu64 " in the data file",
+                      get_be64(raw), off);
+        return false;
+    }
     return true;
 }
 
 /* Data of a cluster that reaches past the end of the file reads zeros there; a cluster that
- * starts past the end is corrupt. */
+ * starts past the end is damaged, but for a data file, which grows as it is written. */
 static void clip_to_file(struct qcow2 *q, const struct qcow2_entry *e, struct qrun *run)
 {
-    uint64_t file_bytes = qcow2_file(q)->size_bytes;
+    uint64_t host = run->host, file_bytes = qcow2_host_node(q, &host)->size_bytes;
 
-    if (run->host + run->bytes <= file_bytes)
+    if (host + run->bytes <= file_bytes)
         return;
-    if (e->host >= file_bytes) {
-        qcow2_corrupt(q, "L2 entry points past the end of the file (%#" PRIx64 ")", e->host);
+    if (!q->g.external && e->host >= file_bytes) {
+        qcow2_damaged(q, "L2 entry points past the end of the file (%#" PRIx64 ")", e->host);
         run->kind = QRUN_BAD;
-    } else if (run->host < file_bytes) {
-        run->bytes = file_bytes - run->host;
+    } else if (host < file_bytes) {
+        run->bytes = file_bytes - host;
     } else {
         run->past_end = true;
     }

@@ -108,7 +108,7 @@ static void submit_run(struct qcow2 *q, struct blk_req *req, const struct qrun *
     op->pending++;
     if (run->kind == QRUN_DATA) {
         child->offset_bytes = run->host;
-        blk_submit(qcow2_file(q), child);
+        blk_submit(qcow2_host_node(q, &child->offset_bytes), child);
     } else {
         child->offset_bytes = op->pos;
         blk_submit_backing(&q->node, child);
@@ -184,7 +184,7 @@ void qcow2_submit_read(struct blk_node *node, struct blk_req *req)
             return;
         }
         req->offset_bytes = run.host;
-        blk_forward(qcow2_file(q), req);
+        blk_forward(qcow2_host_node(q, &req->offset_bytes), req);
     } else {
         iov_zero(req->iov, req->niov, 0, req->length_bytes);
         blk_complete(req, 0);
@@ -227,7 +227,7 @@ static int co_read_backing(struct qcow2 *q, uint64_t off, void *buf, size_t byte
     blk_submit_backing(&q->node, child);
     w.co = co_self();
     if (!w.done)
-        co_yield();
+        co_yield ();
     return w.result;
 }
 
@@ -235,12 +235,16 @@ static int co_read_run(struct qcow2 *q, uint64_t off, uint8_t *buf, const struct
                        uint32_t flags)
 {
     struct iovec iov = {buf, run->bytes};
+    struct blk_node *where;
+    uint64_t host = run->host;
 
     if (run->kind == QRUN_COMPRESSED)
         return co_qcow2_read_compressed(q, run->host, off & (qcow2_cluster_bytes(&q->g) - 1),
                                         run->bytes, &iov, 1, 0);
-    if (run->kind == QRUN_DATA && !run->past_end)
-        return co_blk_read(qcow2_file(q), run->host, buf, run->bytes, 0);
+    if (run->kind == QRUN_DATA && !run->past_end) {
+        where = qcow2_host_node(q, &host);
+        return co_blk_read(where, host, buf, run->bytes, 0);
+    }
     if (run->kind == QRUN_UNALLOCATED && q->node.backing.child)
         return co_read_backing(q, off, buf, run->bytes, flags);
     memset(buf, 0, run->bytes);

@@ -439,7 +439,7 @@ void qcow2_free_entry_later(struct qcow2 *q, const struct qcow2_entry *e)
         qcow2_compressed_range(&q->g, e->descriptor, &offset, &bytes);
         first = round_down_pow2(offset, cluster);
         qcow2_free_later(q, first, (offset + bytes - 1 - first) / cluster + 1);
-    } else if (e->host) {
+    } else if (e->host && !(e->host & QCOW2_EXTERNAL)) {
         qcow2_free_later(q, e->host, 1);
     }
 }
@@ -471,8 +471,7 @@ static int co_load_table(struct qcow2 *q, struct error *err)
     return 0;
 }
 
-/* One past the last cluster that is counted as used. */
-static int co_find_end(struct qcow2 *q)
+int co_qcow2_find_end(struct qcow2 *q)
 {
     uint64_t block = q->rt_entries, cluster;
     struct qslice *s;
@@ -528,7 +527,7 @@ int co_qcow2_alloc_open(struct qcow2 *q, struct error *err)
         ret = co_check_counted(q, err);
     if (ret)
         return ret;
-    ret = co_find_end(q);
+    ret = co_qcow2_find_end(q);
     if (ret)
         return error_set(err, -ret, "can't read the refcount blocks");
     file_clusters =

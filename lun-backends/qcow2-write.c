@@ -96,7 +96,7 @@ static void overwrite(struct qcow2 *q, struct blk_req *req, struct qrun run)
         child->offset_bytes = run.host;
         child->done = child_done;
         op->pending++;
-        blk_submit(qcow2_file(q), child);
+        blk_submit(qcow2_host_node(q, &child->offset_bytes), child);
         pos += run.bytes;
         if (pos >= end)
             break;
@@ -125,7 +125,9 @@ void qcow2_submit_write(struct blk_node *node, struct blk_req *req)
     struct qcow2 *q = qcow2_of(node);
     struct qrun first;
 
-    if (!(req->flags & BLK_IF_UNALLOCATED) && overwrite_runs(q, req, &first))
+    if (q->corrupt)
+        blk_complete(req, -EIO);
+    else if (!(req->flags & BLK_IF_UNALLOCATED) && overwrite_runs(q, req, &first))
         overwrite(q, req, first);
     else
         co_spawn(write_co, req);
@@ -149,7 +151,7 @@ static int co_copy_table(struct qcow2 *q, uint64_t from, uint64_t to)
     return ret;
 }
 
-static void set_l1(struct qcow2 *q, uint64_t index, uint64_t value)
+void qcow2_set_l1(struct qcow2 *q, uint64_t index, uint64_t value)
 {
     uint64_t granule = index / (QCOW2_SECTOR / 8);
 
@@ -186,7 +188,7 @@ static int co_own_table(struct qcow2 *q, uint64_t index)
         co_qcow2_free_now(q, host, 1);
         goto out;
     }
-    set_l1(q, index, host | QCOW2_COPIED);
+    qcow2_set_l1(q, index, host | QCOW2_COPIED);
     if (old & QCOW2_OFFSET_MASK)
         qcow2_free_later(q, old & QCOW2_OFFSET_MASK, 1);
 out:
@@ -217,7 +219,7 @@ static int co_pin_slice(struct qcow2 *q, uint64_t off, struct qslice **out)
 int co_qchange_begin(struct qchange *c, struct qcow2 *q, uint64_t pos, uint64_t end, bool wide)
 {
     uint64_t unit = wide ? qcow2_cluster_bytes(&q->g) : qcow2_sub_bytes(&q->g);
-    int ret = co_qcow2_wait_room(q);
+    int ret = q->corrupt ? -EIO : co_qcow2_wait_room(q);
 
     if (ret)
         return ret;
@@ -342,11 +344,14 @@ static int co_write_segment(struct qchange *c, struct segment *s, const struct i
     size_t max = (size_t)niov + 2 + 3 +
                  (s->head.bytes + s->tail.bytes + (iov ? 0 : body.bytes)) / QCOW2_ZEROS_BYTES;
     struct iovec *all = malloc(max * sizeof(*all));
+    struct blk_node *where;
+    uint64_t host;
     int n, ret;
 
     if (!all)
         return -ENOMEM;
     drop_zero_pads(s);
+    host = s->host - s->head.bytes;
     n = add_pad_iov(all, &s->head);
     if (iov) {
         ret = iov_slice(iov, niov, s->start - data_off, body.bytes, all + n, (int)max - n);
@@ -357,7 +362,8 @@ static int co_write_segment(struct qchange *c, struct segment *s, const struct i
     }
     if (ret >= 0) {
         n += add_pad_iov(all + n, &s->tail);
-        ret = co_blk_rw(qcow2_file(c->q), BLK_WRITE, s->host - s->head.bytes, all, n, 0);
+        where = qcow2_host_node(c->q, &host);
+        ret = co_blk_rw(where, BLK_WRITE, host, all, n, 0);
     }
     free(all);
     return ret;
@@ -429,7 +435,7 @@ static int co_give_hosts(struct qchange *c, struct segment *s)
     want = (s->end - base + cluster - 1) >> q->g.cluster_bits;
     if (!c->wide && s->end < base + (want << q->g.cluster_bits))
         want--; /* the last one is only partly ours */
-    ret = co_qcow2_alloc(q, want, &s->host, &got, &s->fresh);
+    ret = co_qcow2_alloc_data(q, base, want, &s->host, &got, &s->fresh);
     if (ret)
         return ret;
     s->allocated = got;
@@ -445,8 +451,8 @@ static void co_drop_segment(struct qchange *c, struct segment *s, bool committed
         s->assign->fresh &= committed;
         co_qassign_put(c->q, s->assign);
     } else if (s->allocated && !committed) {
-        co_qcow2_free_now(c->q, round_down_pow2(s->host, qcow2_cluster_bytes(&c->q->g)),
-                          s->allocated);
+        co_qcow2_free_data_now(c->q, round_down_pow2(s->host, qcow2_cluster_bytes(&c->q->g)),
+                               s->allocated);
     }
     free(s->head.buf);
     free(s->tail.buf);
@@ -473,7 +479,7 @@ static int co_segment(struct qchange *c, uint64_t end, const struct iovec *iov, 
     if (!ret && e.host) {
         s.host = e.host + (c->pos & (cluster - 1));
         if (qcow2_hits_metadata(q, s.host, s.end - s.start) ||
-            (e.alloc && e.host >= qcow2_file(q)->size_bytes))
+            (e.alloc && !q->g.external && e.host >= qcow2_file(q)->size_bytes))
             ret = qcow2_corrupt(q, "L2 entry points to %#" PRIx64, e.host);
     } else if (!ret) {
         ret = co_give_hosts(c, &s);

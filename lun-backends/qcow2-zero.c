@@ -81,6 +81,18 @@ static uint32_t subs_between(const struct qcow2 *q, uint64_t pos, uint64_t stop)
                           (unsigned)(((stop - 1) & (cluster - 1)) >> q->g.sub_bits));
 }
 
+/* Whole clusters of the change that was made from @from on, whose old data nobody reads any more.
+ * They are not used for anything else in between, so it can be done before it is durable. */
+static void co_punch_data_file(struct qchange *c, uint64_t from)
+{
+    struct qcow2 *q = c->q;
+    uint64_t cluster = qcow2_cluster_bytes(&q->g), first = round_up_pow2(from, cluster);
+    uint64_t end = c->pos == q->node.size_bytes ? c->pos : round_down_pow2(c->pos, cluster);
+
+    if (first < end)
+        co_blk_discard(q->node.data.child, first, end - first);
+}
+
 /* [off, end) is aligned to subclusters, but may stop at the end of the disk. */
 static int co_zero_range(struct qcow2 *q, uint64_t off, uint64_t end, uint32_t flags)
 {
@@ -103,6 +115,8 @@ static int co_zero_range(struct qcow2 *q, uint64_t off, uint64_t end, uint32_t f
             if (!c.need_wide)
                 c.pos = stop;
         }
+        if (q->g.external && (flags & (BLK_MAY_UNMAP | BLK_IF_UNALLOCATED)) == BLK_MAY_UNMAP)
+            co_punch_data_file(&c, off);
         off = c.pos;
         stop = MIN_OF(c.end, round_down_pow2(c.pos, cluster) + cluster);
         qchange_end(&c);
@@ -142,6 +156,8 @@ static int co_write_zeroes(struct qcow2 *q, uint64_t off, uint64_t end, uint32_t
     uint64_t last = end == q->node.size_bytes ? end : round_down_pow2(end, sub);
     int ret;
 
+    if (qcow2_data_is_raw(q))
+        return co_qcow2_zero_raw_data(q, off, end, flags);
     if (!can_say_zero(q) || first >= last)
         return co_write_zero_data(q, off, end, flags);
     ret = co_write_zero_data(q, off, first, flags);
@@ -166,8 +182,10 @@ static void write_zeroes_co(void *arg)
 
 void qcow2_submit_write_zeroes(struct blk_node *node, struct blk_req *req)
 {
-    (void)node;
-    co_spawn(write_zeroes_co, req);
+    if (qcow2_of(node)->corrupt)
+        blk_complete(req, -EIO);
+    else
+        co_spawn(write_zeroes_co, req);
 }
 
 /* Whole clusters only. */
@@ -181,7 +199,9 @@ static void discard_co(void *arg)
     unsigned epoch = qcow2_io_begin(q);
     int ret = 0;
 
-    if (can_say_zero(q) && first < last)
+    if (qcow2_data_is_raw(q))
+        ret = co_qcow2_zero_raw_data(q, req->offset_bytes, end, BLK_MAY_UNMAP);
+    else if (can_say_zero(q) && first < last)
         ret = co_zero_range(q, first, last, BLK_MAY_UNMAP);
     qcow2_io_end(q, epoch);
     blk_complete(req, ret);
@@ -189,6 +209,8 @@ static void discard_co(void *arg)
 
 void qcow2_submit_discard(struct blk_node *node, struct blk_req *req)
 {
-    (void)node;
-    co_spawn(discard_co, req);
+    if (qcow2_of(node)->corrupt)
+        blk_complete(req, -EIO);
+    else
+        co_spawn(discard_co, req);
 }

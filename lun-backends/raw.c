@@ -36,8 +36,19 @@ static int co_raw_resize(struct blk_node *node, uint64_t size_bytes, struct erro
         return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP, "'%s' can't be resized",
                                node->filename);
     ret = file->drv->co_resize(file, size_bytes, err);
+    if (ret)
+        return ret;
+    node->size_bytes = round_up_pow2(size_bytes, SECTOR_BYTES);
+    blk_node_notify(node, BLK_EV_RESIZED);
+    return 0;
+}
+
+static int co_raw_reopen(struct blk_node *node, bool writable, struct error *err)
+{
+    int ret = co_blk_reopen(node->file.child, writable, err);
+
     if (!ret)
-        node->size_bytes = round_up_pow2(size_bytes, SECTOR_BYTES);
+        node->read_only = !writable;
     return ret;
 }
 
@@ -55,6 +66,7 @@ static const struct blk_driver raw_driver = {
             [BLK_STATUS] = raw_forward,
         },
     .co_resize = co_raw_resize,
+    .co_reopen = co_raw_reopen,
 };
 
 int co_raw_open(struct blk_node *file, bool writable, struct blk_node **node, struct error *err)
