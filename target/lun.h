@@ -21,6 +21,7 @@
 #define LUN_MAX_COMMANDS      4096       /* beyond: TASK SET FULL */
 #define LUN_MAX_PARKED        64         /* beyond: BUSY */
 #define LUN_MAX_PARKED_BYTES  (8u << 20) /* write data held by parked commands; beyond: BUSY */
+#define LUN_READER_NS         (60 * UINT64_C(1000000000)) /* who has read that lately still reads */
 #define LUN_SOURCE_TIMEOUT_NS (120 * UINT64_C(1000000000))
 
 /* Limits told in VPD page B0h and enforced. */
@@ -106,6 +107,8 @@ void ua_raise(struct target *t, uint16_t lun, enum ua_kind kind);
 void ua_raise_all_luns(struct target *t, enum ua_kind kind);
 /* The nexus has seen the news by itself. */
 void nexus_clear_ua(struct nexus *n, enum ua_kind kind);
+/* The nexus reads data of the LUN. */
+void nexus_note_read(struct nexus *n, uint16_t lun);
 void nexuses_forget_lun(struct target *t, uint16_t lun);
 
 #endif

@@ -4,14 +4,17 @@
  * POWER ON pending, which covers everything that happened before. Kinds are bits: the same news
  * twice is told once, and no more than UA_NR_KINDS are ever pending.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include "target/lun.h"
 #include "target/target-int.h"
+#include "util/loop.h"
 
 struct nexus_lun {
     struct list_head link;
     uint16_t number;
-    uint8_t pending; /* bits by enum ua_kind */
+    uint8_t pending;  /* bits by enum ua_kind */
+    uint64_t read_ns; /* when data was read last; 0: never */
 };
 
 void nexus_init(struct nexus *n, struct target *t, const char *initiator, const uint8_t isid[6])
@@ -109,6 +112,32 @@ void nexus_clear_ua(struct nexus *n, enum ua_kind kind)
 
     list_for_each_entry (nl, &n->luns, link)
         nl->pending &= (uint8_t) ~(1u << kind);
+}
+
+void nexus_note_read(struct nexus *n, uint16_t lun)
+{
+    struct nexus_lun *nl = find(n, lun);
+
+    if (nl)
+        nl->read_ns = now_ns();
+}
+
+bool lun_in_use(struct lun *lun, char *who, size_t len)
+{
+    struct nexus *n;
+
+    list_for_each_entry (n, &lun->target->nexuses, link) {
+        const struct nexus_lun *nl = find(n, lun->number);
+
+        if (!nl || !nl->read_ns || now_ns() - nl->read_ns > LUN_READER_NS)
+            continue;
+        snprintf(who, len, "%s reads from LUN %u", n->initiator, lun->number);
+        return true;
+    }
+    if (!lun->nr_commands)
+        return false;
+    snprintf(who, len, "%u commands are under way on LUN %u", lun->nr_commands, lun->number);
+    return true;
 }
 
 void nexuses_forget_lun(struct target *t, uint16_t lun)

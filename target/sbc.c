@@ -77,6 +77,7 @@ static void read_chunk(struct scsi_cmd *cmd)
 
 void sbc_read(struct scsi_cmd *cmd)
 {
+    nexus_note_read(cmd->nexus, cmd->lun->number);
     cmd->transfer_bytes = lun_blocks_to_bytes(cmd->lun, cmd->nr_blocks);
     if (read_total(cmd))
         read_chunk(cmd);

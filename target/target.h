@@ -48,6 +48,9 @@ struct lun *target_find_lun(struct target *t, uint16_t number);
 /* New D5h contents; with @announce INQUIRY DATA HAS CHANGED goes to every session. */
 void lun_set_cowl(struct lun *lun, const struct cowl_page *cowl, bool announce);
 struct blk_head *lun_head(struct lun *lun);
+/* Who would miss the LUN: an initiator with commands under way there, or that has read from it in
+ * the last minute. Into @who, for people; false: nobody. */
+bool lun_in_use(struct lun *lun, char *who, size_t len);
 /* How long commands wait for a source that is down before they fail (default 120 s). */
 void lun_set_source_timeout(struct lun *lun, uint64_t timeout_ns);
 
