@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "admin/json-util.h"
+#include "lun-backends/commit.h"
 #include "lun-backends/file.h"
 #include "lun-backends/remote.h"
 #include "lun-backends/stream.h"
@@ -101,17 +102,26 @@ static json_t *source_info(const struct chain *c)
     return j;
 }
 
-static json_t *job_info(const struct job *job)
+static json_t *job_info(const struct chain *c)
 {
-    struct stream_stats st;
+    const struct job *job = chain_job(c);
+    json_t *j = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I}", "id", job->id, "type", job->drv->type,
+                          "status", job_status_name(job->status), "offset", (json_int_t)job->offset,
+                          "len", (json_int_t)job->len, "speed", (json_int_t)job->speed);
+    struct stream_stats st = {0};
+    struct commit_stats cst;
 
-    stream_get_stats(job, &st);
-    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "id", job->id, "type",
-                     job->drv->type, "status", job_status_name(job->status), "offset",
-                     (json_int_t)job->offset, "len", (json_int_t)job->len, "speed",
-                     (json_int_t)job->speed, "copied-bytes", (json_int_t)st.copied_bytes,
-                     "zeroed-bytes", (json_int_t)st.zeroed_bytes, "skipped-bytes",
-                     (json_int_t)st.skipped_bytes);
+    if (c->stream) {
+        stream_get_stats(job, &st);
+        json_put(j, "skipped-bytes", json_integer((json_int_t)st.skipped_bytes));
+    } else {
+        commit_get_stats(job, &cst);
+        st.copied_bytes = cst.copied_bytes;
+        st.zeroed_bytes = cst.zeroed_bytes;
+    }
+    json_put(j, "copied-bytes", json_integer((json_int_t)st.copied_bytes));
+    json_put(j, "zeroed-bytes", json_integer((json_int_t)st.zeroed_bytes));
+    return j;
 }
 
 static const char *state_name(const struct chain *c)
@@ -147,8 +157,8 @@ static json_t *basic_info(const struct chain *c)
         json_put(j, "source", source_info(c));
     else if (c->source_bytes_read)
         json_put(j, "source-bytes-read", json_integer((json_int_t)c->source_bytes_read));
-    if (c->stream)
-        json_put(j, "job", job_info(c->stream));
+    if (chain_job(c))
+        json_put(j, "job", job_info(c));
     return j;
 }
 

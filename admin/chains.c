@@ -210,12 +210,12 @@ static void resume_stream(struct chain *c)
         log_err("chain %s: the stream can't go on: %s", c->rec->name, err.msg);
 }
 
-void co_chains_reopen(struct daemon *d)
+/* Before anything is opened for writing it is on disk that it is; chains from the state. */
+static void co_list_chains(struct daemon *d)
 {
-    struct chain_record *rec;
     struct error err = ERROR_INIT;
+    struct chain_record *rec;
     struct chain *c;
-    bool any = false;
 
     list_for_each_entry (rec, &d->state->chains, link) {
         c = list_chain(d, rec);
@@ -223,6 +223,23 @@ void co_chains_reopen(struct daemon *d)
             log_err("chain %s: out of memory", rec->name);
             continue;
         }
+        c->fix_leaks = rec->unclean;
+        rec->unclean = rec->unclean || rec->writable;
+    }
+    if (!list_empty(&d->chains) && co_state_save(d->state, &err))
+        log_err("%s", err.msg);
+}
+
+void co_chains_reopen(struct daemon *d)
+{
+    struct chain_record *rec;
+    struct error err = ERROR_INIT;
+    struct chain *c;
+    bool any = false;
+
+    co_list_chains(d);
+    list_for_each_entry (c, &d->chains, link) {
+        rec = c->rec;
         any = true;
         if (!co_open_again(c, &c->failure)) {
             log_notice("chain %s: served again as %s", rec->name, rec->target);
@@ -259,19 +276,38 @@ void chains_cancel_jobs(struct daemon *d)
     struct chain *c;
 
     list_for_each_entry (c, &d->chains, link) {
-        if (c->stream)
-            job_cancel(c->stream, &ignored);
+        if (chain_job(c))
+            job_cancel(chain_job(c), &ignored);
     }
+}
+
+/* The list may change while one is being closed. */
+static struct chain *first_unclosed(struct daemon *d)
+{
+    struct chain *c;
+
+    list_for_each_entry (c, &d->chains, link) {
+        if (!c->closed)
+            return c;
+    }
+    return NULL;
 }
 
 void co_chains_close_all(struct daemon *d)
 {
+    struct error err = ERROR_INIT;
     struct chain *c;
+    bool any = false;
 
     co_wait_for_claims(d);
-    while (!list_empty(&d->chains)) {
-        c = list_first_entry(&d->chains, struct chain, link);
-        co_chain_stop_stream(c);
-        co_chain_discard(c); /* from memory: nothing is saved any more */
+    while ((c = first_unclosed(d))) {
+        c->closed = any = true;
+        co_chain_stop_job(c);
+        co_chain_close_down(c);
+        c->rec->unclean = *c->failure.msg && c->fix_leaks; /* one that failed was not looked at */
     }
+    if (any && co_state_save(d->state, &err))
+        log_err("%s", err.msg);
+    while (!list_empty(&d->chains))
+        co_chain_discard(list_first_entry(&d->chains, struct chain, link)); /* from memory only */
 }

@@ -24,8 +24,8 @@ struct layer {
     char *filename;
     char format[16];
     struct uuid uuid;
-    uint16_t lun;
-    bool writable;
+    uint16_t lun;  /* 0: it has none (half committed: it reads as the disk never did) */
+    bool writable; /* not sealed */
 };
 
 struct chain {
@@ -39,9 +39,12 @@ struct chain {
     unsigned nr_layers;
     struct layer *layers;       /* local ones, [0] = lowest */
     struct blk_node *remote;    /* below layers[0]; NULL: none (any more) */
-    struct blk_node *filter;    /* copy-on-read above the top; NULL: none */
+    struct blk_node *filter;    /* above the top: copy-on-read, a commit's watch; NULL: none */
     struct job *stream;         /* NULL: none runs */
+    struct job *commit;         /* the same; never both */
     uint64_t source_bytes_read; /* over the wire, of a source that was dropped */
+    bool fix_leaks;             /* at opening: its writable top was not closed in order */
+    bool closed;                /* at the end of the daemon */
     bool removed;               /* off the list; whoever still has a reference lets go soon */
 };
 
@@ -70,6 +73,14 @@ struct blk_node *chain_disk_node(const struct chain *c);
 int chain_add_layer(struct chain *c, struct blk_node *node, const char *filename,
                     const char *format, bool writable, const struct uuid *uuid, struct error *err);
 
+/* The job that works on the chain, NULL: none. */
+static inline struct job *chain_job(const struct chain *c)
+{
+    return c->stream ? c->stream : c->commit;
+}
+
+/* Shows layer @i at its LUN number. */
+int chain_serve_layer(struct chain *c, unsigned i, struct error *err);
 /* Target, LUN 0, layer LUNs, as the record says. On failure nothing is served. */
 int co_chain_serve(struct chain *c, struct error *err);
 /* Ends sessions, target, nodes. Jobs have ended before. */
@@ -87,6 +98,26 @@ void co_chains_reopen(struct daemon *d);
 void chains_cancel_jobs(struct daemon *d);
 /* ... each is waited for, everything is closed clean. */
 void co_chains_close_all(struct daemon *d);
+
+/* ---- layers.c: layers and record --------------------------------------------------------- */
+/* The layers just opened get the LUN numbers that the record has for their paths, new ones the
+ * next numbers; then the record is made to say what is there. */
+int chain_match_layers(struct chain *c, struct error *err);
+uint16_t chain_next_lun(const struct chain_record *rec);
+
+/* What a record says of layers: made for layers to come, swapped in, and back if that fails. */
+struct layer_shape {
+    char *path, *format; /* of the top */
+    struct string_list formats, paths;
+    struct number_list luns;
+    uint64_t next_lun, generation;
+    char *commit_base, *commit_top;
+};
+/* The next generation of @rec, with @n layers; commit_base and commit_top NULL. */
+int shape_init(struct layer_shape *s, const struct chain_record *rec, const struct layer *layers,
+               unsigned n, struct error *err);
+void shape_swap(struct layer_shape *s, struct chain_record *rec);
+void shape_release(struct layer_shape *s);
 
 /* ---- export.c ------------------------------------------------------------------------- */
 /* Opens the image and what is below it, fills layers and, the first time, formats. */
@@ -107,7 +138,7 @@ struct stream_opts {
 int chain_start_stream(struct chain *c, const struct stream_opts *opts, struct error *err);
 /* The stream's wish in the record follows what the user does to the job; coroutine, saves. */
 void co_chain_note_job(struct daemon *d, const struct job *job);
-/* Cancels it if there is one, waits for its end. */
-void co_chain_stop_stream(struct chain *c);
+/* Cancels its job if there is one, waits for its end. */
+void co_chain_stop_job(struct chain *c);
 
 #endif

@@ -37,6 +37,8 @@ static int set_path(json_t *args, const struct cli_arg *a, const char *value, st
 {
     char path[PATH_MAX];
 
+    if (!strncmp(value, "ram:", 4) && !strcmp(a->key, "image"))
+        return json_object_set_new(args, a->key, json_string(value)); /* a RAM disk, no file */
     if (!*value || path_absolute(value, path, sizeof(path)))
         return error_set(err, EINVAL, "%s: '%.200s' is no path", a->name, value);
     if (json_object_set_new(args, a->key, json_string(path)))
@@ -107,6 +109,35 @@ static int take_option(const struct cli_cmd *cmd, int argc, char **argv, int *i,
     return set_value(args, a, value, err);
 }
 
+/* As getopt does: "-pq", "-fraw", "-f raw". */
+static int take_letters(const struct cli_cmd *cmd, int argc, char **argv, int *i, json_t *args,
+                        struct error *err)
+{
+    for (const char *letter = argv[*i] + 1; *letter; letter++) {
+        const char name[] = {'-', *letter, '\0'}, *value = NULL;
+        const struct cli_arg *a = find_option(cmd, name, 2);
+        int ret;
+
+        if (!a)
+            return error_set(err, EINVAL, "unknown option %s", name);
+        if (a->metavar) {
+            value = letter[1] ? letter + 1 : *i + 1 < argc ? argv[++*i] : NULL;
+            if (!value)
+                return error_set(err, EINVAL, "%s needs %s", a->name, a->metavar);
+        }
+        ret = set_value(args, a, value, err);
+        if (ret || value)
+            return ret;
+    }
+    return 0;
+}
+
+/* "-1G" is a difference of sizes where a positional is still to come. */
+static bool is_option(const char *text, const struct cli_arg *pos)
+{
+    return text[0] == '-' && text[1] && !(pos && pos->name && text[1] >= '0' && text[1] <= '9');
+}
+
 static int check_required(const struct cli_arg *a, const json_t *args, struct error *err)
 {
     for (; a && a->name; a++) {
@@ -127,11 +158,12 @@ json_t *cli_parse(const struct cli_cmd *cmd, int argc, char **argv, struct error
     for (int i = 0; i < argc && !ret; i++) {
         if (!only_positionals && !strcmp(argv[i], "--")) {
             only_positionals = true;
-        } else if (!only_positionals && argv[i][0] == '-' && argv[i][1]) {
-            ret = take_option(cmd, argc, argv, &i, args, err);
+        } else if (!only_positionals && is_option(argv[i], pos)) {
+            ret = argv[i][1] == '-' ? take_option(cmd, argc, argv, &i, args, err)
+                                    : take_letters(cmd, argc, argv, &i, args, err);
         } else if (pos && pos->name) {
             ret = set_value(args, pos, argv[i], err);
-            pos++;
+            pos += pos->kind != CLI_LIST;
         } else {
             ret = error_set(err, EINVAL, "unexpected argument '%s'", argv[i]);
         }
@@ -151,7 +183,7 @@ static void print_synopsis(FILE *f, const struct cli_cmd *cmd)
     if (cmd->verb)
         fprintf(f, " %s", cmd->verb);
     for (const struct cli_arg *a = cmd->positionals; a && a->name; a++)
-        fprintf(f, " %s", a->name);
+        fprintf(f, a->required ? " %s" : " [%s]", a->name);
     for (const struct cli_arg *a = cmd->options; a && a->name; a++)
         fprintf(f, a->required ? " %s%s%s%s" : " [%s%s%s]%s", a->name, a->metavar ? " " : "",
                 a->metavar ? a->metavar : "", a->kind == CLI_LIST ? "..." : "");
@@ -182,7 +214,7 @@ void cli_print_command_help(const struct cli_cmd *cmd)
 void cli_print_help(void)
 {
     puts("usage: cowtgt [-c SOCKET] [--json] NOUN VERB ...\n"
-         "Talks to a cowtgtd.\n"
+         "Talks to a cowtgtd; image commands work on files.\n"
          "\n"
          "  -c, --control SOCKET  its control socket\n"
          "      --json            print the reply of the control socket as it came\n"

@@ -47,8 +47,10 @@ static void put_tree(const json_t *chain)
         int indent = 2 + 3 * (depth < MAX_INDENT ? depth : MAX_INDENT);
 
         printf("%*s%s", indent, "", depth ? "└─ " : "");
-        if (cli_bool(layer, "local"))
+        if (cli_bool(layer, "local") && cli_int(layer, "lun"))
             printf("LUN %lld  ", cli_int(layer, "lun"));
+        else if (cli_bool(layer, "local"))
+            fputs("no LUN  ", stdout); /* half committed */
         put_layer_name(layer);
         put_layer_facts(layer, source);
         putchar('\n');

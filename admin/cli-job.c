@@ -276,6 +276,16 @@ int cli_run_job_wait(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
     return wait_for_end(cli, cli_str(args, "device"));
 }
 
+/* The commit runs in the daemon; here it is waited for. */
+int cli_run_chain_commit(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
+{
+    json_t *ret;
+    int status = cli_ask(cli, cmd->execute, args, &ret);
+
+    json_decref(ret);
+    return status ? status : wait_for_end(cli, cli_str(args, "name"));
+}
+
 int cli_run_job_cancel(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
 {
     json_t *ret;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * cowtgt, the tool: one table of commands feeds dispatch, --help and --dump-commands (from which
- * man page and completion are checked). Links util/ and jansson, nothing of the daemon.
+ * man page and completion are checked). What talks to a daemon links util/ and jansson only; the
+ * image commands, in a library of their own, work on files with lun-backends/.
  */
 #ifndef COWTGT_CLI_H
 #define COWTGT_CLI_H
@@ -29,12 +30,12 @@ enum cli_kind {
 };
 
 struct cli_arg {
-    const char *name;    /* "--format", or "NAME" of a positional; NULL ends a list */
+    const char *name;    /* "--format", "-f", or "NAME" of a positional; NULL ends a list */
     const char *metavar; /* of an option that takes a value */
     enum cli_kind kind;
     const char *key; /* in the arguments of the control command */
     const char *help;
-    bool required; /* an option that must be given (positionals always must) */
+    bool required; /* must be given; a positional that need not is the last one */
 };
 
 /* Statuses of the tool. */
@@ -80,6 +81,7 @@ bool cli_bool(const json_t *obj, const char *key);
 int cli_run_plain(struct cli *cli, const struct cli_cmd *cmd, json_t *args); /* done, no output */
 int cli_run_chain_export(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_chain_pull(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_chain_commit(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_chain_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_chain_show(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_job_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
@@ -91,5 +93,14 @@ int cli_run_session_list(struct cli *cli, const struct cli_cmd *cmd, json_t *arg
 int cli_run_event_follow(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_status(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_qmp(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+/* By cmd->verb. In libimage.a; all the others are in libcli.a. */
+int cli_run_image(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+
+/* cli-image.c */
+extern const struct cli_arg image_file_pos[], image_create_pos[], image_convert_pos[],
+    image_compare_pos[], image_resize_pos[], image_update_pos[];
+extern const struct cli_arg image_create_options[], image_info_options[], image_map_options[],
+    image_check_options[], image_convert_options[], image_rebase_options[], image_commit_options[],
+    image_compare_options[], image_resize_options[], image_update_options[];
 
 #endif

@@ -169,6 +169,18 @@ static int backing_depth(const struct blk_node *node)
     return depth;
 }
 
+/* Of the metadata cache: what was found in it and what had to be read. */
+static void put_cache_stats(json_t *cache, const struct blk_node *node)
+{
+    struct qcow2_stats st;
+
+    qcow2_get_stats(node, &st);
+    json_put(cache, "hits", json_integer((json_int_t)st.hits));
+    json_put(cache, "misses", json_integer((json_int_t)st.misses));
+    json_put(cache, "bytes", json_integer((json_int_t)st.cached_bytes));
+    json_put(cache, "max-bytes", json_integer((json_int_t)st.cache_bytes));
+}
+
 /* QMP's BlockDeviceInfo; the members about throttling say that there is none. */
 static json_t *co_device_info(struct blk_node *node)
 {
@@ -183,6 +195,8 @@ static json_t *co_device_info(struct blk_node *node)
 
     if (node->backing.child)
         json_put(j, "backing_file", json_text(node_filename(node->backing.child)));
+    if (!strcmp(node->drv->name, "qcow2"))
+        put_cache_stats(json_object_get(j, "cache"), node);
     json_put(j, "image", co_image_info(node));
     return j;
 }

@@ -12,6 +12,7 @@
 #include "admin/chains.h"
 #include "admin/commands.h"
 #include "admin/pull.h"
+#include "lun-backends/ram.h"
 #include "util/log.h"
 #include "util/size.h"
 
@@ -127,7 +128,7 @@ static int set_export(struct chain_record *rec, const json_t *args, struct error
 {
     const char *view = arg_string(args, "view");
 
-    rec->writable = arg_bool(args, "writable", false);
+    rec->writable = rec->unclean = arg_bool(args, "writable", false);
     rec->probe_backing = arg_bool(args, "probe-backing", false);
     rec->generation = 1;
     uuid_make(&rec->uuid);
@@ -165,7 +166,8 @@ static json_t *run_export(struct daemon *d, const json_t *args, struct error *er
     struct chain *c;
 
     if (refuse_given(args, later_in_export, err) ||
-        check_absolute("image", arg_string(args, "image"), err))
+        (!ram_is_name(arg_string(args, "image")) &&
+         check_absolute("image", arg_string(args, "image"), err)))
         return NULL;
     rec = record_from_args("export", args, err);
     if (!rec)
@@ -279,11 +281,11 @@ static int check_unused(const struct chain *c, struct error *err)
     size_t i, n = 0;
     json_t *list, *s;
 
-    if (c->stream)
+    if (chain_job(c))
         return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,
                                "%s job '%s' works on chain '%s': wait for it or cancel it, or use "
                                "--force",
-                               c->stream->drv->type, c->stream->id, c->rec->name);
+                               chain_job(c)->drv->type, chain_job(c)->id, c->rec->name);
     if (!c->target || !target_nr_sessions(c->target))
         return 0;
     list = target_sessions(c->target);
@@ -316,7 +318,7 @@ static json_t *run_remove(struct daemon *d, const json_t *args, struct error *er
         chain_release(c);
         return NULL;
     }
-    co_chain_stop_stream(c);
+    co_chain_stop_job(c);
     log_notice("chain %s: removed; its image files stay", c->rec->name);
     co_chain_discard(c);
     chain_release(c);

@@ -82,9 +82,11 @@ static json_t *run_complete(struct daemon *d, const json_t *args, struct error *
     struct job *job = find_job(args, err);
 
     (void)d;
-    if (job)
+    if (job && job->status != JOB_READY) {
         error_set(err, EINVAL, "The active block job '%s' cannot be completed", job->id);
-    return NULL;
+        return NULL;
+    }
+    return job && !job_complete(job, err) ? json_object() : NULL;
 }
 
 static json_t *run_finalize(struct daemon *d, const json_t *args, struct error *err)

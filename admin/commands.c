@@ -13,7 +13,7 @@
 #include "util/size.h"
 
 static const struct command *const tables[] = {
-    meta_commands, chain_commands, job_commands, block_commands, query_commands,
+    meta_commands, chain_commands, live_commands, job_commands, block_commands, query_commands,
 };
 
 void commands_for_each(bool (*fn)(const struct command *cmd, void *arg), void *arg)
@@ -73,17 +73,18 @@ static int wrong_type(const struct cmd_arg *a, const char *expected, struct erro
                      expected);
 }
 
-static int check_strings(const struct cmd_arg *a, const json_t *v, struct error *err)
+static int check_items(const struct cmd_arg *a, const json_t *v, struct error *err)
 {
+    bool objects = a->type == ARG_OBJECTS;
     const json_t *item;
     size_t i;
 
     if (!json_is_array(v))
         return wrong_type(a, "array", err);
     json_array_foreach (v, i, item) {
-        if (!json_is_string(item))
-            return error_set(err, EINVAL, "Invalid parameter type for '%s[%zu]', expected: string",
-                             a->name, i);
+        if (!(objects ? json_is_object(item) : json_is_string(item)))
+            return error_set(err, EINVAL, "Invalid parameter type for '%s[%zu]', expected: %s",
+                             a->name, i, objects ? "object" : "string");
     }
     return 0;
 }
@@ -103,27 +104,30 @@ static int check_arg(const struct cmd_arg *a, const json_t *v, struct error *err
         if (json_integer_value(v) < 0)
             return error_set(err, EINVAL, "Parameter '%s' expects a non-negative value", a->name);
         return 0;
+    case ARG_OBJECT:
+        return json_is_object(v) ? 0 : wrong_type(a, "object", err);
     case ARG_STRINGS:
-        return check_strings(a, v, err);
+    case ARG_OBJECTS:
+        return check_items(a, v, err);
     }
     return -EINVAL;
 }
 
-static bool has_arg(const struct command *cmd, const char *name)
+static bool has_arg(const struct cmd_arg *schema, const char *name)
 {
-    for (const struct cmd_arg *a = cmd->args; a && a->name; a++) {
+    for (const struct cmd_arg *a = schema; a && a->name; a++) {
         if (!strcmp(a->name, name))
             return true;
     }
     return false;
 }
 
-static int check_args(const struct command *cmd, const json_t *args, struct error *err)
+int args_check(const struct cmd_arg *schema, const json_t *args, struct error *err)
 {
     const char *key;
     json_t *value;
 
-    for (const struct cmd_arg *a = cmd->args; a && a->name; a++) {
+    for (const struct cmd_arg *a = schema; a && a->name; a++) {
         const json_t *v = json_object_get(args, a->name);
 
         if (!v && !a->optional)
@@ -132,7 +136,7 @@ static int check_args(const struct command *cmd, const json_t *args, struct erro
             return -err->errnum;
     }
     json_object_foreach ((json_t *)args, key, value) {
-        if (!has_arg(cmd, key))
+        if (!has_arg(schema, key))
             return error_set(err, EINVAL, "Parameter '%s' is unexpected", key);
     }
     return 0;
@@ -191,7 +195,7 @@ static json_t *co_execute(struct daemon *d, const json_t *req, bool *negotiated,
         return NULL;
     }
     args = given ? json_incref((json_t *)given) : json_object();
-    if (!check_args(cmd, args, err)) {
+    if (!args_check(cmd->args, args, err)) {
         log_debug("command %s", name);
         ret = cmd->co_run(d, args, err);
     }

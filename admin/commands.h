@@ -12,7 +12,14 @@
 #include "admin/daemon.h"
 #include "util/error.h"
 
-enum arg_type { ARG_STRING, ARG_BOOL, ARG_SIZE /* integer >= 0 */, ARG_STRINGS };
+enum arg_type {
+    ARG_STRING,
+    ARG_BOOL,
+    ARG_SIZE, /* integer >= 0 */
+    ARG_STRINGS,
+    ARG_OBJECT, /* what is in it is the handler's to check */
+    ARG_OBJECTS,
+};
 
 struct cmd_arg {
     const char *name; /* NULL ends a list */
@@ -32,6 +39,7 @@ struct command {
 extern const struct command chain_commands[];
 extern const struct command job_commands[];
 extern const struct command block_commands[];
+extern const struct command live_commands[];
 extern const struct command query_commands[];
 extern const struct command meta_commands[];
 
@@ -43,6 +51,8 @@ json_t *commands_greeting(void *opaque);
 json_t *commands_co_answer(json_t *request, const struct error *err, bool *negotiated,
                            void *opaque);
 
+/* For objects inside arguments; a list of arguments is their schema. */
+int args_check(const struct cmd_arg *schema, const json_t *args, struct error *err);
 /* Arguments that have passed the schema. */
 const char *arg_string(const json_t *args, const char *name); /* NULL: not given */
 bool arg_bool(const json_t *args, const char *name, bool otherwise);

@@ -133,6 +133,17 @@ static bool wants_help(int argc, char **argv)
     return false;
 }
 
+static bool works_on_files(const struct cli_cmd *cmd)
+{
+    return cmd->run == cli_run_image;
+}
+
+/* image check says "corrupt" by what means wrong usage elsewhere. */
+static int usage_status(const struct cli_cmd *cmd)
+{
+    return works_on_files(cmd) && !strcmp(cmd->verb, "check") ? CLI_FAILED : CLI_USAGE;
+}
+
 static int run_command(struct cli *cli, const char *socket, int argc, char **argv)
 {
     const struct cli_cmd *cmd;
@@ -151,15 +162,16 @@ static int run_command(struct cli *cli, const char *socket, int argc, char **arg
     if (!args) {
         fprintf(stderr, "cowtgt: %s\n", err.msg);
         cli_print_usage(cmd, stderr);
-        return CLI_USAGE;
+        return usage_status(cmd);
     }
-    if (qmp_client_connect(socket, &cli->qmp, &err)) {
+    if (!works_on_files(cmd) && qmp_client_connect(socket, &cli->qmp, &err)) {
         json_decref(args);
         return cli_fail("%s", err.msg);
     }
     status = cmd->run(cli, cmd, args);
     json_decref(args);
-    qmp_client_close(cli->qmp);
+    if (cli->qmp)
+        qmp_client_close(cli->qmp);
     if (fflush(stdout) || ferror(stdout))
         return cli_fail("can't write the output: %s", strerror(errno));
     return status;

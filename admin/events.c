@@ -6,9 +6,11 @@
 #include <inttypes.h>
 #include <time.h>
 
+#include "admin/chains.h"
 #include "admin/control.h"
 #include "admin/json-util.h"
 #include "lun-backends/job.h"
+#include "lun-backends/qcow2.h"
 #include "target/target.h"
 #include "util/log.h"
 
@@ -34,6 +36,8 @@ const struct event_schema event_schemas[] = {
     {"BLOCK_JOB_ERROR",
      MEMBERS(MEMBER("device", "str"), MEMBER("operation", "str"), MEMBER("action", "str"))},
     {"JOB_STATUS_CHANGE", MEMBERS(MEMBER("id", "str"), MEMBER("status", "str"))},
+    {"BLOCK_IMAGE_CORRUPTED", MEMBERS(MEMBER("device", "str"), MEMBER("node-name", "str"),
+                                      MEMBER("msg", "str"), MEMBER("fatal", "bool"))},
     {"CHAIN_LAYER_DROPPED", MEMBERS(MEMBER("chain", "str"), MEMBER("layer", "str"),
                                     MEMBER("uuid", "str"), MEMBER("target", "str"))},
     {"SESSION_OPENED", MEMBERS(MEMBER("id", "int"), MEMBER("initiator", "str"),
@@ -148,9 +152,26 @@ static void on_session(const struct session_info *s, bool opened)
     event_emit(listener, opened ? "SESSION_OPENED" : "SESSION_CLOSED", data);
 }
 
+static void on_corrupt(struct blk_node *node, const char *what, bool fatal)
+{
+    const char *device = "";
+    struct chain *c;
+
+    list_for_each_entry (c, &listener->chains, link) {
+        for (unsigned i = 0; i < c->nr_layers; i++) {
+            if (c->layers[i].node == node)
+                device = c->rec->name;
+        }
+    }
+    event_emit(listener, "BLOCK_IMAGE_CORRUPTED",
+               json_pack("{s:s, s:s, s:o, s:b}", "device", device, "node-name", node->name, "msg",
+                         json_text(what), "fatal", fatal));
+}
+
 void events_init(struct daemon *d)
 {
     listener = d;
+    qcow2_set_corrupt_sink(on_corrupt);
     job_set_event_sink(on_job_event);
     session_set_event_sink(on_session);
 }

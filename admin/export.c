@@ -60,7 +60,7 @@ static int take_layers(struct chain *c, const struct chain_image *image, struct 
         if (chain_add_layer(c, l->node, l->filename, l->format, l->writable, &uuid, err))
             return -err->errnum;
     }
-    return 0;
+    return chain_match_layers(c, err);
 }
 
 int co_chain_open_export(struct chain *c, struct error *err)
@@ -71,6 +71,7 @@ int co_chain_open_export(struct chain *c, struct error *err)
         .writable = rec->writable,
         .probe_backing = rec->probe_backing,
         .cache = FILE_CACHE_AUTO,
+        .fix_leaks = c->fix_leaks,
     };
     struct chain_image *image;
     unsigned was = rec->layer_formats.nr;

@@ -1,4 +1,4 @@
-# The daemon is every room; the tool talks to its socket and links util only.
+# The daemon is every room; the tool talks to its socket; its image commands link lun-backends.
 noinst_LIBRARIES += libadmin.a
 libadmin_a_SOURCES = \
 	admin/background.c \
@@ -10,6 +10,7 @@ libadmin_a_SOURCES = \
 	admin/cmd-block.c \
 	admin/cmd-chain.c \
 	admin/cmd-job.c \
+	admin/cmd-live.c \
 	admin/cmd-query.c \
 	admin/commands.c \
 	admin/commands.h \
@@ -23,6 +24,10 @@ libadmin_a_SOURCES = \
 	admin/json-stream.h \
 	admin/json-util.c \
 	admin/json-util.h \
+	admin/layers.c \
+	admin/live-commit.c \
+	admin/live.c \
+	admin/live.h \
 	admin/paths.c \
 	admin/paths.h \
 	admin/pull.c \
@@ -48,6 +53,7 @@ libcli_a_SOURCES = \
 	admin/cli-args.c \
 	admin/cli-chain.c \
 	admin/cli-client.c \
+	admin/cli-image.c \
 	admin/cli-job.c \
 	admin/cli-misc.c \
 	admin/cli-print.c \
@@ -58,4 +64,18 @@ libcli_a_SOURCES = \
 
 bin_PROGRAMS += cowtgt
 cowtgt_SOURCES = admin/cowtgt.c
-cowtgt_LDADD = libcli.a $(UTIL_LIBS) $(JANSSON_LIBS)
+cowtgt_LDADD = libcli.a libimage.a libcli.a $(LUN_LIBS) $(JANSSON_LIBS)
+
+noinst_LIBRARIES += libimage.a
+libimage_a_SOURCES = \
+	admin/image-change.c \
+	admin/image-check.c \
+	admin/image-compare.c \
+	admin/image-convert.c \
+	admin/image-copy.c \
+	admin/image-info.c \
+	admin/image-map.c \
+	admin/image-new.c \
+	admin/image-open.c \
+	admin/image-run.c \
+	admin/image.h

@@ -261,6 +261,7 @@ static int co_write_overlay(struct chain *c, struct error *err)
 
 static int co_open_overlay(struct chain *c, struct error *err)
 {
+    struct qcow2_open_opts qo = {.writable = true, .fix_leaks = c->fix_leaks};
     struct file_opts fo = {.writable = true};
     struct blk_node *file, *node;
     struct uuid uuid;
@@ -269,14 +270,14 @@ static int co_open_overlay(struct chain *c, struct error *err)
     ret = co_file_open(c->rec->path, &fo, &file, err);
     if (ret)
         return ret;
-    ret = co_qcow2_open(file, true, &node, err);
+    ret = co_qcow2_open_opts(file, &qo, &node, err);
     co_blk_node_unref(file);
     if (ret)
         return ret;
     uuid_make(&uuid); /* writable: its content has no lasting name */
     ret = chain_add_layer(c, node, c->rec->path, "qcow2", true, &uuid, err);
     co_blk_node_unref(node);
-    return ret;
+    return ret ? ret : chain_match_layers(c, err);
 }
 
 /* source <- overlay <- copy-on-read */
@@ -307,21 +308,20 @@ int co_chain_open_pull(struct chain *c, struct error *err)
     struct qcow2_info info;
     int ret;
 
+    if (!rec->source_url) /* all is here: an image and what lies below it, as any other */
+        return co_chain_open_export(c, err);
     ret = co_open_overlay(c, err);
     if (ret)
         return ret;
     qcow2_get_info(chain_top(c)->node, &info);
-    if (!info.backing) {
-        if (rec->source_url) { /* it was dropped just before the end */
-            rec->generation++;
-            forget_source(rec);
-        }
-        return 0;
+    if (!info.backing) { /* it was dropped just before the end */
+        rec->generation++;
+        return forget_source(rec) ? error_set(err, ENOMEM, "out of memory") : 0;
     }
-    if (!rec->source_url || strcmp(info.backing, rec->source_url))
+    if (strcmp(info.backing, rec->source_url))
         return error_set(err, EINVAL,
                          "%s has the backing file '%s' now, the chain was pulled from '%s'",
-                         rec->path, info.backing, rec->source_url ? rec->source_url : "(dropped)");
+                         rec->path, info.backing, rec->source_url);
     ret = co_reconnect_source(c, err);
     return ret ? ret : join(c, err);
 }
@@ -378,7 +378,7 @@ struct chain *co_pull(struct daemon *d, struct chain_record *rec, const struct p
     so.speed_bytes = rec->speed_bytes;
     uuid_make(&rec->uuid);
     rec->generation = 1;
-    rec->writable = true;
+    rec->writable = rec->unclean = true;
     rec->stream = opts->start_stream;
     if (co_build(c, opts, &created, err)) {
         char *path = created ? strdup(rec->path) : NULL;

@@ -78,6 +78,8 @@ static const char *const arg_type_names[] = {
     [ARG_BOOL] = "bool",
     [ARG_SIZE] = "int",
     [ARG_STRINGS] = "[str]",
+    [ARG_OBJECT] = "any",
+    [ARG_OBJECTS] = "[any]",
 };
 
 static void add_choices(json_t *schema, const char *type_name, const struct cmd_arg *a)
@@ -153,6 +155,8 @@ static json_t *run_schema(struct daemon *d, const json_t *args, struct error *er
                                         "builtin", "json-type", builtin_types[i][1]));
     json_array_append_new(schema, json_pack("{s:s, s:s, s:s}", "name", "[str]", "meta-type",
                                             "array", "element-type", "str"));
+    json_array_append_new(schema, json_pack("{s:s, s:s, s:s}", "name", "[any]", "meta-type",
+                                            "array", "element-type", "any"));
     commands_for_each(add_command_schema, schema);
     for (const struct event_schema *ev = event_schemas; ev->name; ev++)
         add_event_schema(schema, ev);

@@ -10,13 +10,13 @@
 
 #include "util/size.h"
 
-enum field_type { F_STRING, F_BOOL, F_U64, F_UUID, F_STRINGS };
+enum field_type { F_STRING, F_BOOL, F_U64, F_UUID, F_STRINGS, F_NUMBERS };
 
 struct field {
     const char *name;
     enum field_type type;
     size_t offset;
-    bool optional; /* a string that may be absent */
+    bool optional; /* may be absent */
 };
 
 #define FIELD(name_, type_, member_)                                                   \
@@ -42,6 +42,12 @@ static const struct field fields[] = {
     FIELD("format", F_STRING, format),
     FIELD("probe-backing", F_BOOL, probe_backing),
     FIELD("layer-formats", F_STRINGS, layer_formats),
+    OPTIONAL("layer-paths", F_STRINGS, layer_paths),
+    OPTIONAL("layer-luns", F_NUMBERS, layer_luns),
+    OPTIONAL("next-lun", F_U64, next_lun),
+    OPTIONAL("commit-base", F_STRING, commit_base),
+    OPTIONAL("commit-top", F_STRING, commit_top),
+    OPTIONAL("unclean", F_BOOL, unclean),
     OPTIONAL("source-url", F_STRING, source_url),
     OPTIONAL("source-user", F_STRING, source_user),
     OPTIONAL("source-secret-file", F_STRING, source_secret_file),
@@ -101,6 +107,23 @@ void string_list_release(struct string_list *l)
     memset(l, 0, sizeof(*l));
 }
 
+int number_list_add(struct number_list *l, uint64_t number)
+{
+    uint64_t *items = reallocarray(l->items, l->nr + 1, sizeof(*items));
+
+    if (!items)
+        return -ENOMEM;
+    l->items = items;
+    items[l->nr++] = number;
+    return 0;
+}
+
+void number_list_release(struct number_list *l)
+{
+    free(l->items);
+    memset(l, 0, sizeof(*l));
+}
+
 int record_set(char **member, const char *text)
 {
     char *copy = NULL;
@@ -139,6 +162,8 @@ void record_free(struct chain_record *rec)
             free(*(char **)member(rec, &fields[i]));
         else if (fields[i].type == F_STRINGS)
             string_list_release(member(rec, &fields[i]));
+        else if (fields[i].type == F_NUMBERS)
+            number_list_release(member(rec, &fields[i]));
     }
     free(rec);
 }
@@ -149,6 +174,15 @@ static json_t *strings_to_json(const struct string_list *l)
 
     for (unsigned i = 0; i < l->nr; i++)
         json_array_append_new(j, json_string(l->items[i]));
+    return j;
+}
+
+static json_t *numbers_to_json(const struct number_list *l)
+{
+    json_t *j = json_array();
+
+    for (unsigned i = 0; i < l->nr; i++)
+        json_array_append_new(j, json_integer((json_int_t)l->items[i]));
     return j;
 }
 
@@ -168,6 +202,8 @@ static json_t *field_to_json(const struct field *f, const void *m)
         return json_string(text);
     case F_STRINGS:
         return strings_to_json(m);
+    case F_NUMBERS:
+        return numbers_to_json(m);
     }
     return NULL;
 }
@@ -203,6 +239,20 @@ static int strings_from_json(struct string_list *l, const json_t *j)
     return json_is_array(j) ? 0 : -EINVAL;
 }
 
+static int numbers_from_json(struct number_list *l, const json_t *j)
+{
+    const json_t *item;
+    size_t i;
+
+    json_array_foreach (j, i, item) {
+        if (!json_is_integer(item) || json_integer_value(item) < 0)
+            return -EINVAL;
+        if (number_list_add(l, (uint64_t)json_integer_value(item)))
+            return -ENOMEM;
+    }
+    return json_is_array(j) ? 0 : -EINVAL;
+}
+
 static int field_from_json(const struct field *f, const json_t *j, void *m)
 {
     switch (f->type) {
@@ -218,6 +268,8 @@ static int field_from_json(const struct field *f, const json_t *j, void *m)
         return json_is_string(j) && uuid_from_text(m, json_string_value(j)) ? 0 : -EINVAL;
     case F_STRINGS:
         return strings_from_json(m, j);
+    case F_NUMBERS:
+        return numbers_from_json(m, j);
     }
     return -EINVAL;
 }
@@ -230,6 +282,9 @@ static int check_record(const struct chain_record *rec, struct error *err)
         return error_set(err, EINVAL, "kind \"%s\" is not known", rec->kind);
     if (rec->generation > UINT32_MAX)
         return error_set(err, EINVAL, "member \"generation\" does not fit 32 bits");
+    if (rec->layer_paths.nr != rec->layer_luns.nr)
+        return error_set(err, EINVAL,
+                         "members \"layer-paths\" and \"layer-luns\" differ in length");
     return 0;
 }
 

@@ -22,6 +22,13 @@ struct string_list {
 int string_list_add(struct string_list *l, const char *text); /* -ENOMEM */
 void string_list_release(struct string_list *l);
 
+struct number_list {
+    unsigned nr;
+    uint64_t *items;
+};
+int number_list_add(struct number_list *l, uint64_t number); /* -ENOMEM */
+void number_list_release(struct number_list *l);
+
 struct chain_record {
     struct list_head link; /* in the state */
     char *name;
@@ -36,6 +43,11 @@ struct chain_record {
     char *format; /* of the top; never probed again */
     bool probe_backing;
     struct string_list layer_formats; /* base first; what each was at export */
+    struct string_list layer_paths;   /* the same order; tells layers apart after a change */
+    struct number_list layer_luns;    /* the same order; 0: not shown (half committed) */
+    uint64_t next_lun;                /* numbers below were given once; 0: not noted yet */
+    char *commit_base, *commit_top;   /* paths, while layers are committed; NULL: none are */
+    bool unclean; /* its top is open for writing, or was when the daemon was killed */
 
     /* ---- a pull, until its source is dropped (source_url NULL then) ---- */
     char *source_url;  /* with the LUN; neither user nor secret */

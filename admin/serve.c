@@ -65,7 +65,8 @@ static void page_parent(const struct chain *c, unsigned i, struct cowl_page *pg)
     memset(pg->parent_lun, 0xff, sizeof(pg->parent_lun));
     if (i > 0) {
         pg->parent_uuid = c->layers[i - 1].uuid;
-        scsi_lun_encode(c->layers[i - 1].lun, pg->parent_lun);
+        if (c->layers[i - 1].lun)
+            scsi_lun_encode(c->layers[i - 1].lun, pg->parent_lun);
     } else if (c->remote) {
         pg->flags |= COWL_PARENT_REMOTE;
         pg->parent_uuid = c->rec->source_layer; /* zeros if the source has no such thing */
@@ -109,7 +110,7 @@ void chain_update_pages(struct chain *c, bool announce)
     if (!c->target)
         return;
     for (unsigned i = 0; i < c->nr_layers; i++) {
-        lun = target_find_lun(c->target, c->layers[i].lun);
+        lun = c->layers[i].lun ? target_find_lun(c->target, c->layers[i].lun) : NULL;
         make_page(c, i, false, &pg);
         if (lun)
             lun_set_cowl(lun, &pg, announce);
@@ -160,7 +161,7 @@ static int add_disk(struct chain *c, struct error *err)
     return add_lun(c, &opts, err);
 }
 
-static int add_layer_lun(struct chain *c, unsigned i, struct error *err)
+int chain_serve_layer(struct chain *c, unsigned i, struct error *err)
 {
     const struct layer *l = &c->layers[i];
     enum cowl_view view = chain_view(c->rec);
@@ -174,6 +175,13 @@ static int add_layer_lun(struct chain *c, unsigned i, struct error *err)
 
     if (!opts.root)
         return error_set(err, ENOMEM, "out of memory");
+    if (view == COWL_VIEW_IMAGE && l->node->data.child) {
+        blk_node_unref(opts.root);
+        return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
+                               "'%s' keeps its data in another file: view 'image' would show "
+                               "metadata alone",
+                               l->filename);
+    }
     uuid_derive(&opts.id, &l->uuid, view_names[view]);
     make_page(c, i, false, &opts.cowl);
     ret = add_lun(c, &opts, err);
@@ -188,7 +196,7 @@ static int fill_target(struct chain *c, struct error *err)
             return error_prefix(err, "allowed initiator");
     }
     for (unsigned i = 0; i < c->nr_layers; i++) {
-        if (add_layer_lun(c, i, err))
+        if (c->layers[i].lun && chain_serve_layer(c, i, err))
             return -err->errnum;
     }
     return add_disk(c, err);

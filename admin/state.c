@@ -61,29 +61,43 @@ static bool same_identity(const struct file_identity *a, const struct file_ident
            a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;
 }
 
+static struct file_record *find_file(struct state *s, const struct file_identity *id)
+{
+    struct file_record *f;
+
+    list_for_each_entry (f, &s->files, link) {
+        if (f->id.dev == id->dev && f->id.inode == id->inode)
+            return f;
+    }
+    return NULL;
+}
+
+void state_set_file_uuid(struct state *s, const char *path, const struct file_identity *id,
+                         const struct uuid *uuid)
+{
+    struct file_record *f = find_file(s, id);
+
+    if (!f)
+        f = add_file(s, path);
+    if (!f)
+        return; /* out of memory: a new UUID each time is right, only less useful */
+    record_set(&f->path, path);
+    f->id = *id;
+    f->uuid = *uuid;
+    list_del(&f->link);
+    list_add_tail(&s->files, &f->link);
+}
+
 void state_file_uuid(struct state *s, const char *path, const struct file_identity *id,
                      struct uuid *uuid)
 {
-    struct file_record *f, *found = NULL;
+    const struct file_record *f = find_file(s, id);
 
-    list_for_each_entry (f, &s->files, link) {
-        if (f->id.dev == id->dev && f->id.inode == id->inode) {
-            found = f;
-            break;
-        }
-    }
-    uuid_make(uuid);
-    if (!found)
-        found = add_file(s, path);
-    if (!found)
-        return; /* out of memory: a new UUID each time is right, only less useful */
-    if (same_identity(&found->id, id))
-        *uuid = found->uuid;
-    record_set(&found->path, path);
-    found->id = *id;
-    found->uuid = *uuid;
-    list_del(&found->link);
-    list_add_tail(&s->files, &found->link);
+    if (f && same_identity(&f->id, id))
+        *uuid = f->uuid;
+    else
+        uuid_make(uuid);
+    state_set_file_uuid(s, path, id, uuid);
 }
 
 /* ---- JSON --------------------------------------------------------------------------- */

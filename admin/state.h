@@ -35,5 +35,8 @@ void state_close(struct state *state);
  */
 void state_file_uuid(struct state *state, const char *path, const struct file_identity *id,
                      struct uuid *uuid);
+/* What the daemon knows better: a file that is as @id says has the content named @uuid. */
+void state_set_file_uuid(struct state *state, const char *path, const struct file_identity *id,
+                         const struct uuid *uuid);
 
 #endif

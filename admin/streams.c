@@ -136,14 +136,15 @@ void co_chain_note_job(struct daemon *d, const struct job *job)
     }
 }
 
-void co_chain_stop_stream(struct chain *c)
+void co_chain_stop_job(struct chain *c)
 {
     struct error ignored = ERROR_INIT;
-    char id[sizeof(c->stream->id)];
+    struct job *job = chain_job(c);
+    char id[sizeof(job->id)];
 
-    if (!c->stream)
+    if (!job)
         return;
-    strcpy(id, c->stream->id);
-    job_cancel(c->stream, &ignored); /* refused only when it is about to complete: wait, too */
+    strcpy(id, job->id);
+    job_cancel(job, &ignored); /* refused only when it is about to complete: wait, too */
     co_job_wait(id);
 }

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* map: for each part of the disk the layer that decides it and the place in that layer's file. */
+#include "admin/image.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "lun-backends/qcow2-offline.h"
+#include "util/size.h"
+
+struct entry {
+    uint64_t start, length, offset;
+    unsigned depth;
+    bool present, zero, data, has_offset;
+};
+
+struct map {
+    const struct chain_image *chain;
+    bool json;
+    bool lost; /* for people: data that has no place to be shown */
+    unsigned printed;
+    struct entry last; /* length 0: none yet */
+};
+
+static const char *word(bool b)
+{
+    return b ? "true" : "false";
+}
+
+static void print_json(struct map *m, const struct entry *e)
+{
+    printf("%s{ \"start\": %" PRIu64 ", \"length\": %" PRIu64
+           ", \"depth\": %u, \"present\": %s, \"zero\": %s, \"data\": %s",
+           m->printed++ ? ",\n" : "[", e->start, e->length, e->depth, word(e->present),
+           word(e->zero), word(e->data));
+    if (e->has_offset)
+        printf(", \"offset\": %" PRIu64, e->offset);
+    putchar('}');
+}
+
+static void print_entry(struct map *m, const struct entry *e)
+{
+    const struct chain_layer *layer = &m->chain->layers[m->chain->nr_layers - 1 - e->depth];
+    const struct blk_node *data = layer->node->data.child;
+
+    if (!e->length)
+        return;
+    if (m->json) {
+        print_json(m, e);
+    } else if (e->data && !e->has_offset) {
+        m->lost = true;
+    } else if (e->data && !e->zero) {
+        printf("%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64, e->start, e->length, e->offset);
+        cli_put(data && data->filename ? data->filename : layer->filename);
+        putchar('\n');
+    }
+}
+
+static void add(struct map *m, const struct entry *e)
+{
+    struct entry *l = &m->last;
+
+    if (l->length && l->depth == e->depth && l->present == e->present && l->zero == e->zero &&
+        l->data == e->data && l->has_offset == e->has_offset &&
+        (!e->has_offset || e->offset == l->offset + l->length)) {
+        l->length += e->length;
+        return;
+    }
+    print_entry(m, l);
+    *l = *e;
+}
+
+/* What the layer at @depth has at @e->start, up to e->length; fills the rest of @e. */
+static int co_ask_layer(const struct map *m, unsigned depth, struct entry *e)
+{
+    const struct chain_layer *layer = &m->chain->layers[m->chain->nr_layers - 1 - depth];
+    struct qcow2_place place = {0};
+    struct blk_extent ext;
+    int ret;
+
+    if (!strcmp(layer->format, "qcow2")) {
+        ret = co_qcow2_place(layer->node, e->start, e->length, &place);
+    } else {
+        ret = co_blk_status(layer->node, e->start, e->length, &ext);
+        place = (struct qcow2_place){ext.state, true, e->start, ext.length_bytes};
+    }
+    if (ret)
+        return ret;
+    e->length = place.length_bytes;
+    e->depth = depth;
+    e->data = place.state == BLK_ST_DATA || place.state == BLK_ST_COMPRESSED;
+    e->zero = place.state == BLK_ST_ZERO;
+    e->present = e->data || e->zero;
+    e->has_offset = place.has_host;
+    e->offset = place.host_bytes;
+    return 0;
+}
+
+/* The deciding layer at @e->start. Where none has a say it is zero, and not present: decided by
+ * the base, or by the layer above a backing that is too short. */
+static int co_decide(const struct map *m, struct entry *e)
+{
+    for (unsigned depth = 0; depth < m->chain->nr_layers; depth++) {
+        const struct chain_image *c = m->chain;
+        struct blk_node *node = c->layers[c->nr_layers - 1 - depth].node, *below;
+        int ret;
+
+        e->length = MIN_OF(e->length, node->size_bytes - e->start);
+        ret = co_ask_layer(m, depth, e);
+        if (ret)
+            return ret;
+        below = node->backing.child;
+        if (!e->present && (!below || e->start >= below->size_bytes))
+            e->zero = true;
+        if (e->zero || e->data)
+            return 0;
+    }
+    return -EIO;
+}
+
+static int co_walk(struct map *m, uint64_t start, uint64_t end)
+{
+    while (start < end) {
+        struct entry e = {.start = start, .length = end - start};
+        int ret = co_decide(m, &e);
+
+        if (ret)
+            return cli_fail("reading the mapping at offset %" PRIu64 ": %s", start, strerror(-ret));
+        add(m, &e);
+        start += e.length;
+    }
+    print_entry(m, &m->last);
+    return 0;
+}
+
+int co_image_map(json_t *args)
+{
+    struct image_open how = {.format = cli_str(args, "format"),
+                             .share = cli_bool(args, "force-share")};
+    struct map m = {0};
+    struct chain_image *chain;
+    uint64_t start = (uint64_t)cli_int(args, "start"), end;
+    int ret;
+
+    if (!image_output(args, &m.json))
+        return CLI_FAILED;
+    chain = co_image_open(cli_str(args, "filename"), &how);
+    if (!chain)
+        return CLI_FAILED;
+    m.chain = chain;
+    end = image_top(chain)->size_bytes;
+    if (json_object_get(args, "length"))
+        end = MIN_OF(end, start + (uint64_t)cli_int(args, "length"));
+    if (!m.json)
+        printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
+    ret = co_walk(&m, start, end);
+    if (m.json)
+        puts(m.printed ? "]" : "[]");
+    co_chain_close(chain);
+    if (!ret && m.lost)
+        ret = cli_fail("some data is compressed and has no offset: see --output=json");
+    return ret;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Changes of chains under guest I/O: each is prepared with the guest running, then committed or
+ * taken back with the disk drained. Invariant: at every moment the saved record and the images on
+ * disk give a chain that reads as the guest left it. All functions are coroutines.
+ */
+#ifndef COWTGT_LIVE_H
+#define COWTGT_LIVE_H
+
+#include "admin/chains.h"
+
+/* Served and free of jobs: nothing else changes the chain. @doing is for the message. */
+int chain_check_idle(const struct chain *c, struct error *err);
+/* By node name, file name (whole, or its last part) or UUID; index, -1 with @err. */
+int chain_find_layer(const struct chain *c, const char *text, struct error *err);
+
+struct snapshot_order {
+    struct chain *c;       /* claimed by the caller */
+    const char *file;      /* absolute; NULL: one beside the top, named by us */
+    const char *node_name; /* of the new top; may be NULL */
+};
+/* All or none, at one instant. */
+int co_chains_snapshot(struct daemon *d, const struct snapshot_order *orders, unsigned n,
+                       struct error *err);
+
+int co_chain_resize(struct chain *c, uint64_t size_bytes, struct error *err);
+/* Another name, in the image of layer @i, for the file that is its backing. */
+int co_chain_rename_backing(struct chain *c, unsigned i, const char *name, struct error *err);
+
+/* ---- live-commit.c ---- */
+struct commit_order {
+    unsigned top, base;       /* layers; top > base */
+    const char *job_id;       /* NULL: the chain's name */
+    const char *backing_file; /* what the layer above top is to call base; NULL: chosen */
+    uint64_t speed_bytes;
+    enum job_on_error on_error;
+    bool auto_finalize, auto_dismiss;
+    bool auto_complete; /* of the active layer: without being told */
+};
+int co_chain_commit(struct chain *c, const struct commit_order *order, struct error *err);
+
+/* ---- shared by the two ---- */
+/* The record as @s says, on disk, and @s as the record was; on failure both as they were. */
+int co_state_save_shape(struct chain *c, struct layer_shape *s, struct error *err);
+/* The layer's file was changed by us, or is known to be as it is: what its UUID names, now and at
+ * the next start. @keep_uuid: the content is still the one of that name. */
+void layer_set_sealed(struct chain *c, struct layer *l, bool keep_uuid);
+/* Drained above @l. Writes name and format of its backing into its image, sealed or not. */
+int co_layer_write_backing(struct chain *c, struct layer *l, const char *name, const char *format,
+                           struct error *err);
+
+#endif
