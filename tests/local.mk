@@ -10,6 +10,7 @@ UNIT_TESTS += \
 	tests/unit/test-chain-name \
 	tests/unit/test-chain-reader \
 	tests/unit/test-cli-table \
+	tests/unit/test-commit \
 	tests/unit/test-copy-on-read \
 	tests/unit/test-cow-wire \
 	tests/unit/test-digest \
@@ -17,13 +18,19 @@ UNIT_TESTS += \
 	tests/unit/test-iov \
 	tests/unit/test-job \
 	tests/unit/test-json-stream \
+	tests/unit/test-layers \
 	tests/unit/test-negotiate \
 	tests/unit/test-pdu \
+	tests/unit/test-qcow2-check \
+	tests/unit/test-qcow2-features \
 	tests/unit/test-qcow2-format \
 	tests/unit/test-qcow2-image \
+	tests/unit/test-qcow2-settings \
 	tests/unit/test-qcow2 \
+	tests/unit/test-ram \
 	tests/unit/test-remote-status \
 	tests/unit/test-remote-url \
+	tests/unit/test-reopen \
 	tests/unit/test-scsi-opcodes \
 	tests/unit/test-scsi \
 	tests/unit/test-sendtargets \
@@ -48,6 +55,9 @@ tests_unit_test_chain_reader_LDADD = $(CTEST_LIBS) libdiscovery.a $(LUN_LIBS)
 tests_unit_test_cli_table_SOURCES = tests/unit/test-cli-table.c
 tests_unit_test_cli_table_LDADD = $(CTEST_LIBS) libcli.a $(UTIL_LIBS) $(JANSSON_LIBS)
 
+tests_unit_test_commit_SOURCES = tests/unit/test-commit.c tests/unit/mem-node.c tests/unit/mem-node.h
+tests_unit_test_commit_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
 tests_unit_test_copy_on_read_SOURCES = tests/unit/test-copy-on-read.c tests/unit/mem-node.c tests/unit/mem-node.h
 tests_unit_test_copy_on_read_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
@@ -69,11 +79,20 @@ tests_unit_test_job_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 tests_unit_test_json_stream_SOURCES = tests/unit/test-json-stream.c
 tests_unit_test_json_stream_LDADD = $(CTEST_LIBS) libadmin.a libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS) $(JANSSON_LIBS)
 
+tests_unit_test_layers_SOURCES = tests/unit/test-layers.c
+tests_unit_test_layers_LDADD = $(CTEST_LIBS) libadmin.a libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS) $(JANSSON_LIBS)
+
 tests_unit_test_negotiate_SOURCES = tests/unit/test-negotiate.c
 tests_unit_test_negotiate_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
 
 tests_unit_test_pdu_SOURCES = tests/unit/test-pdu.c
 tests_unit_test_pdu_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+tests_unit_test_qcow2_check_SOURCES = tests/unit/test-qcow2-check.c tests/unit/qcow2-image.c tests/unit/qcow2-image.h
+tests_unit_test_qcow2_check_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_qcow2_features_SOURCES = tests/unit/test-qcow2-features.c tests/unit/qcow2-image.c tests/unit/qcow2-image.h
+tests_unit_test_qcow2_features_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_qcow2_format_SOURCES = tests/unit/test-qcow2-format.c
 tests_unit_test_qcow2_format_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
@@ -81,14 +100,23 @@ tests_unit_test_qcow2_format_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 tests_unit_test_qcow2_image_SOURCES = tests/unit/test-qcow2-image.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/qcow2-image.c tests/unit/qcow2-image.h
 tests_unit_test_qcow2_image_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
+tests_unit_test_qcow2_settings_SOURCES = tests/unit/test-qcow2-settings.c
+tests_unit_test_qcow2_settings_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
 tests_unit_test_qcow2_SOURCES = tests/unit/test-qcow2.c tests/unit/qcow2-image.c tests/unit/qcow2-image.h
 tests_unit_test_qcow2_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_ram_SOURCES = tests/unit/test-ram.c tests/unit/mem-node.c tests/unit/mem-node.h
+tests_unit_test_ram_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_remote_status_SOURCES = tests/unit/test-remote-status.c
 tests_unit_test_remote_status_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_remote_url_SOURCES = tests/unit/test-remote-url.c
 tests_unit_test_remote_url_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_reopen_SOURCES = tests/unit/test-reopen.c
+tests_unit_test_reopen_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_scsi_opcodes_SOURCES = tests/unit/test-scsi-opcodes.c
 tests_unit_test_scsi_opcodes_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)

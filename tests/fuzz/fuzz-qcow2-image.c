@@ -19,7 +19,9 @@
 #define IO_MAX_BYTES   (192u << 10)
 #define ZERO_MAX_BYTES (UINT64_C(64) << 20)
 
-enum flags { WRITABLE = 1, BACKED = 2, NO_SPACE = 4, TRUNCATED = 8 };
+#define MAX_RUNNING 8
+
+enum flags { WRITABLE = 1, BACKED = 2, NO_SPACE = 4, TRUNCATED = 8, CONCURRENT = 16 };
 
 struct image {
     struct fuzz_bytes ops;
@@ -27,7 +29,8 @@ struct image {
     struct mem_file *file;
     struct mem_node *below;
     struct blk_node *node;
-    uint8_t *buf;
+    unsigned nr_running;
+    struct co_queue ended;
 };
 
 /* Where and how much: a place in the disk counted in sectors, clusters or 1/65536 of the disk, from
@@ -77,6 +80,7 @@ enum op {
     OP_RESIZE,
     OP_BACKING,
     OP_COUNT,
+    OP_SETTLE,
 };
 
 static void co_rarer(struct image *im, enum op op, uint64_t offset)
@@ -88,49 +92,83 @@ static void co_rarer(struct image *im, enum op op, uint64_t offset)
         co_qcow2_allocated_bytes(im->node, &bytes);
     else if (im->node->read_only)
         return;
+    else if (op == OP_SETTLE)
+        im->node->drv->co_inactivate(im->node);
     else if (op == OP_RESIZE)
         im->node->drv->co_resize(im->node, offset ? offset : 512, &err);
     else
         im->node->drv->co_change_backing(im->node, offset ? "other" : NULL, "raw", &err);
 }
 
-static void co_operate(struct image *im)
-{
-    uint8_t code = fuzz_u8(&im->ops);
+struct io {
+    struct image *im;
+    uint8_t code;
     uint64_t offset, bytes;
-    uint8_t how = fuzz_u8(&im->ops);
+};
 
-    take_range(im, how, &offset, &bytes);
-    switch ((enum op)(code & 15)) {
+static void co_io(void *arg)
+{
+    struct io io = *(struct io *)arg;
+    struct blk_node *node = io.im->node;
+    bool other = io.code & 0x80;
+    uint8_t *buf = malloc(IO_MAX_BYTES);
+
+    FUZZ_REQUIRE(buf);
+    memset(buf, 0xa5, io.bytes);
+    io.im->nr_running++;
+    switch ((enum op)(io.code & 15)) {
     case OP_READ:
-        co_blk_read(im->node, offset, im->buf, bytes, code & 0x80 ? BLK_LOCAL_ONLY : 0);
+        co_blk_read(node, io.offset, buf, io.bytes, other ? BLK_LOCAL_ONLY : 0);
         break;
     case OP_WRITE:
-        co_blk_write(im->node, offset, im->buf, bytes, code & 0x80 ? BLK_FUA : 0);
+        co_blk_write(node, io.offset, buf, io.bytes, other ? BLK_FUA : 0);
         break;
     case OP_FILL:
-        co_blk_write(im->node, offset, im->buf, bytes, BLK_IF_UNALLOCATED);
+        co_blk_write(node, io.offset, buf, io.bytes, BLK_IF_UNALLOCATED);
         break;
     case OP_ZERO:
-        if (code & 0x80)
-            bytes = MIN_OF(im->node->size_bytes - offset, ZERO_MAX_BYTES);
-        co_blk_write_zeroes(im->node, offset, bytes, 0);
+        if (other)
+            io.bytes = MIN_OF(node->size_bytes - io.offset, ZERO_MAX_BYTES);
+        co_blk_write_zeroes(node, io.offset, io.bytes, 0);
         break;
     case OP_UNMAP:
-        co_blk_write_zeroes(im->node, offset, bytes, BLK_MAY_UNMAP);
+        co_blk_write_zeroes(node, io.offset, io.bytes, BLK_MAY_UNMAP);
         break;
     case OP_DISCARD:
-        co_blk_discard(im->node, offset, bytes);
+        co_blk_discard(node, io.offset, io.bytes);
         break;
     case OP_FLUSH:
-        co_blk_flush(im->node);
-        break;
-    case OP_MAP:
-        co_map_some(im, offset);
+        co_blk_flush(node);
         break;
     default:
-        co_rarer(im, (enum op)(code & 15), offset);
+        co_map_some(io.im, io.offset);
     }
+    free(buf);
+    if (--io.im->nr_running == 0)
+        co_queue_wake_all(&io.im->ended);
+}
+
+static void co_wait_all(struct image *im)
+{
+    while (im->nr_running)
+        co_queue_wait(&im->ended);
+}
+
+/* What needs the node drained comes alone. */
+static void co_operate(struct image *im)
+{
+    struct io io = {.im = im, .code = fuzz_u8(&im->ops)};
+    uint8_t how = fuzz_u8(&im->ops);
+
+    take_range(im, how, &io.offset, &io.bytes);
+    if ((io.code & 15) > OP_FILL) {
+        co_wait_all(im);
+        co_rarer(im, (enum op)(io.code & 15), io.offset);
+        return;
+    }
+    co_spawn(co_io, &io);
+    if (!(im->flags & CONCURRENT) || im->nr_running >= MAX_RUNNING)
+        co_wait_all(im);
 }
 
 static bool co_open(struct image *im, bool writable)
@@ -149,14 +187,17 @@ static bool co_open(struct image *im, bool writable)
 static void co_look(struct image *im)
 {
     struct qcow2_info info;
-    uint64_t size = im->node->size_bytes, len = MIN_OF(size, IO_MAX_BYTES);
+    struct io io = {.im = im, .code = OP_READ};
+    uint64_t size = im->node->size_bytes;
 
     qcow2_get_info(im->node, &info);
     if (!size)
         return;
     co_map_some(im, 0);
-    co_blk_read(im->node, 0, im->buf, len, 0);
-    co_blk_read(im->node, size - len, im->buf, len, 0);
+    io.bytes = MIN_OF(size, IO_MAX_BYTES);
+    co_io(&io);
+    io.offset = size - io.bytes;
+    co_io(&io);
 }
 
 static void co_use(void *arg)
@@ -168,6 +209,7 @@ static void co_use(void *arg)
         co_look(im);
         while (fuzz_left(&im->ops) && im->node->size_bytes)
             co_operate(im);
+        co_wait_all(im);
         co_blk_node_unref(im->node);
         if (writable && co_open(im, false)) {
             co_look(im);
@@ -213,10 +255,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         im.below = mem_node_new(1 << 20, 4096);
         mem_node_fill(im.below, 65536, 65536, BLK_ST_DATA, 0x5a);
     }
-    im.buf = malloc(IO_MAX_BYTES);
-    FUZZ_REQUIRE(im.buf);
-    memset(im.buf, 0xa5, IO_MAX_BYTES);
+    co_queue_init(&im.ended);
     fuzz_run(co_use, &im);
-    free(im.buf);
     return 0;
 }

@@ -16,6 +16,7 @@
     }
 RUNNER(cli_run_plain)
 RUNNER(cli_run_chain_export)
+RUNNER(cli_run_chain_commit)
 RUNNER(cli_run_chain_pull)
 RUNNER(cli_run_chain_list)
 RUNNER(cli_run_chain_show)
@@ -28,6 +29,7 @@ RUNNER(cli_run_session_list)
 RUNNER(cli_run_event_follow)
 RUNNER(cli_run_status)
 RUNNER(cli_run_qmp)
+RUNNER(cli_run_image)
 
 static const struct cli_cmd *find(const char *noun, const char *verb)
 {
@@ -69,14 +71,14 @@ TEST(cli_table, options_are_well_formed)
         for (const struct cli_arg *a = c->options; a && a->name; a++) {
             bool flag = a->kind == CLI_TRUE || a->kind == CLI_FALSE;
 
-            CHECK(!strncmp(a->name, "--", 2));
+            CHECK(!strncmp(a->name, "--", 2) || (a->name[0] == '-' && strlen(a->name) == 2));
             CHECK(flag == !a->metavar);
             CHECK(a->key && a->help && *a->help);
             for (const struct cli_arg *b = a + 1; b->name; b++)
                 CHECK(strcmp(a->name, b->name));
         }
         for (const struct cli_arg *a = c->positionals; a && a->name; a++)
-            CHECK(a->required && a->key && a->help && *a->name != '-');
+            CHECK((a->required || !a[1].name) && a->key && a->help && *a->name != '-');
     }
 }
 
@@ -94,6 +96,32 @@ TEST(cli_parse, options_anywhere_and_in_both_forms)
                      "/d");
     CHECK(json_equal(args, want));
     json_decref(want);
+    json_decref(args);
+}
+
+TEST(cli_parse, letters_as_getopt_takes_them)
+{
+    static const char *const argv[] = {"-pqOqcow2", "-f", "raw", "a", "-o", "x=1", "-oy=2", "b"};
+    struct error err = ERROR_INIT;
+    json_t *args = parse("image", "convert", 8, argv, &err), *want;
+
+    REQUIRE(args);
+    want = json_pack("{s:b, s:b, s:s, s:s, s:s, s:s, s:[s,s]}", "progress", 1, "quiet", 1,
+                     "target-format", "qcow2", "format", "raw", "filename", "a", "target", "b",
+                     "options", "x=1", "y=2");
+    CHECK(json_equal(args, want));
+    json_decref(want);
+    json_decref(args);
+}
+
+TEST(cli_parse, a_negative_size_is_no_option)
+{
+    static const char *const argv[] = {"-q", "a", "-1G"};
+    struct error err = ERROR_INIT;
+    json_t *args = parse("image", "resize", 3, argv, &err);
+
+    REQUIRE(args);
+    CHECK_STR(cli_str(args, "size"), "-1G");
     json_decref(args);
 }
 

@@ -217,9 +217,6 @@ TEST(qcow2_image, what_cannot_be_served_is_refused_by_name)
 {
     if (!have_qemu_img())
         return;
-    CHECK_EQ(sh("qemu-img create -f qcow2 -o data_file=ext img 1M"), 0);
-    CHECK(strstr(open_error(false), "external data file"));
-    CHECK(strstr(open_error(false), "img"));
     CHECK_EQ(sh("qemu-img create -f qcow2 img 1M; printf '\\002' | "
                 "dd of=img bs=1 seek=35 conv=notrunc"),
              0);
@@ -227,8 +224,9 @@ TEST(qcow2_image, what_cannot_be_served_is_refused_by_name)
     CHECK_EQ(sh("qemu-img create -f qcow2 img 1M; printf '\\001' | "
                 "dd of=img bs=1 seek=79 conv=notrunc"),
              0);
-    CHECK(strstr(open_error(true), "dirty"));
     CHECK_STR(open_error(false), "");
+    CHECK_STR(open_error(true), ""); /* repaired */
+    CHECK_EQ(sh("qemu-img info img | grep 'dirty flag'"), 1);
     CHECK_EQ(sh("printf '\\002' | dd of=img bs=1 seek=79 conv=notrunc"), 0);
     CHECK(strstr(open_error(true), "corrupt"));
     CHECK_STR(open_error(false), "");

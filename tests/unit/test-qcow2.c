@@ -73,9 +73,46 @@ static void snapshotted(const char *options, unsigned ops)
     CHECK_EQ(sh("qemu-img convert -l snapshot.name=one -O raw img one.raw && "
                 "cmp one.raw base.raw"),
              0);
+    CHECK_EQ(sh("cp img applied && qemu-img snapshot -a one applied && qemu-img check applied && "
+                "qemu-img compare -f qcow2 -F raw applied base.raw"),
+             0);
     CHECK_EQ(sh("qemu-img snapshot -d one img && qemu-img check img"), 0);
 }
 
 RANDOM_TEST(snapshot, snapshotted, "-o compat=1.1", 1000)
 RANDOM_TEST(snapshot_512, snapshotted, "-o cluster_size=512", 300)
 RANDOM_TEST(snapshot_extended, snapshotted, "-o extended_l2=on,cluster_size=64k", 1000)
+
+/* Guest data in a file of its own; a raw one is the disk by itself, at any time. */
+static void data_file(const char *options, unsigned ops)
+{
+    if (!have_qemu_img())
+        return;
+    CHECK_EQ(sh("rm -f ext; qemu-img create -f qcow2 -o data_file=ext,%s img 24M", options), 0);
+    work_on_image(24 * MIB, ops);
+    CHECK_EQ(sh("case %s in *raw=on*) qemu-img compare -f raw -F raw ext model;; esac", options),
+             0);
+}
+
+static void data_file_over_backing(const char *options, unsigned ops)
+{
+    if (!have_qemu_img())
+        return;
+    make_base(17 * MIB, "");
+    CHECK_EQ(sh("rm -f ext; qemu-img create -f qcow2 -b base -F qcow2 -o data_file=ext,%s img 24M",
+                options),
+             0);
+    work_on_image(24 * MIB, ops);
+}
+
+RANDOM_TEST(data_file, data_file, "compat=1.1", 1500)
+RANDOM_TEST(data_file_512, data_file, "cluster_size=512", 500)
+RANDOM_TEST(data_file_extended, data_file, "extended_l2=on,cluster_size=64k", 1000)
+RANDOM_TEST(data_file_raw, data_file, "data_file_raw=on", 1500)
+RANDOM_TEST(data_file_raw_extended, data_file, "data_file_raw=on,extended_l2=on", 1000)
+RANDOM_TEST(data_file_overlay, data_file_over_backing, "compat=1.1", 1500)
+RANDOM_TEST(data_file_overlay_extended, data_file_over_backing, "extended_l2=on", 1000)
+RANDOM_TEST(lazy_refcounts, without_backing, "lazy_refcounts=on", 1500)
+RANDOM_TEST(refcount_2, without_backing, "refcount_bits=2,cluster_size=4k", 1000)
+RANDOM_TEST(refcount_4, without_backing, "refcount_bits=4,cluster_size=4k", 1000)
+RANDOM_TEST(refcount_32, without_backing, "refcount_bits=32,cluster_size=1k", 500)
