@@ -54,6 +54,8 @@ enum blk_flags {
                                     (neither data nor zeros), decided under its range lock */
     BLK_LOCAL_ONLY = 1 << 3,     /* READ: what this node does not hold itself reads as zeros */
     BLK_BULK = 1 << 4,           /* background work: a remote uses its other session */
+    BLK_META = 1 << 5,           /* READ, WRITE, WRITE_ZEROES of a format's own tables: for
+                                    filters below it, changes nothing */
 };
 
 enum blk_result_flags {
@@ -163,11 +165,11 @@ struct blk_node {
     struct blk_limits limits;
     bool read_only;
     unsigned refs;
-    struct list_head parents;  /* of struct blk_edge */
-    struct list_head all_link; /* in the list of all nodes */
-    struct blk_edge file;      /* protocol node (or a filter's only child) */
-    struct blk_edge backing;   /* next layer down, NULL child at the base */
-    struct blk_edge data;      /* guest data kept apart from @file (qcow2); mostly NULL */
+    struct list_head parents;   /* of struct blk_edge */
+    struct list_head all_link;  /* in the list of all nodes */
+    struct blk_edge file;       /* protocol node (or a filter's only child) */
+    struct blk_edge backing;    /* next layer down, NULL child at the base */
+    struct blk_edge data;       /* guest data kept apart from @file (qcow2); mostly NULL */
     struct list_head walk_link; /* the core's, while it looks for what is above a node */
     unsigned walk_gen;
 };
@@ -252,6 +254,12 @@ int co_blk_status_walk(struct blk_node *node, uint64_t offset, uint64_t bytes, u
 
 /* ---- heads: for whoever uses a disk (a LUN, a job) -------------------------------- */
 
+/* Whatever may hold back requests before a head counts them; see throttle.h. */
+struct blk_gate {
+    /* False: it was kept, by req->link, and goes on by blk_head_submit_through() some time. */
+    bool (*pass)(struct blk_gate *gate, struct blk_req *req);
+};
+
 /*
  * An entry into the graph. Owned by its user and embedded in it. Requests through a head are
  * counted, so that a graph edit can wait for them (drain); while drained, new ones wait in a
@@ -267,7 +275,8 @@ struct blk_head {
     struct list_head drain_waiters;
     void (*on_event)(struct blk_head *head, enum blk_event ev); /* may be NULL */
     void *opaque;
-    unsigned walk_gen; /* the core's */
+    unsigned walk_gen;     /* the core's */
+    struct blk_gate *gate; /* may be NULL; taken away before the head is */
 };
 
 /* @name is copied. Takes a reference on @root. */
@@ -285,6 +294,8 @@ void blk_head_set_root(struct blk_head *head, struct blk_node *root);
  * is called after the head has counted it out.
  */
 void blk_head_submit(struct blk_head *head, struct blk_req *req);
+/* The same, past the head's gate. */
+void blk_head_submit_through(struct blk_head *head, struct blk_req *req);
 
 /*
  * For a coroutine that looks at the graph below a head by the node functions above (a status

@@ -54,6 +54,7 @@ struct file_node {
     struct list_head flush_now, flush_next;
     struct work flush_work;
     int flush_result; /* of the last fdatasync; a failure is remembered for good */
+    bool flush_told;  /* of a failure */
 
     struct file_status known; /* files open read-only: the last look at data and holes */
 };

@@ -36,7 +36,7 @@ static int fallocate_retry(int fd, int mode, uint64_t offset, uint64_t bytes)
     return ret ? -errno : 0;
 }
 
-/* With a full disk: what is needed is better than nothing. */
+/* With a full disk, a quota or a limit: what is needed is better than nothing. */
 static void grow_on_helper(struct work *w)
 {
     struct file_node *f = container_of(w, struct file_node, grow_work);
@@ -44,7 +44,7 @@ static void grow_on_helper(struct work *w)
     struct stat st;
     int ret = fallocate_retry(f->fd, 0, f->grow_from, f->grow_to - f->grow_from);
 
-    if (ret == -ENOSPC && need < f->grow_to)
+    if (ret && ret != -EOPNOTSUPP && need < f->grow_to)
         ret = fallocate_retry(f->fd, 0, f->grow_from, need - f->grow_from);
     f->grow_sparse = ret == -EOPNOTSUPP;
     if (f->grow_sparse)
@@ -188,9 +188,10 @@ static void synced(struct work *w)
     struct list_head answered = LIST_HEAD_INIT(answered);
     int ret = f->flush_result;
 
-    if (ret)
+    if (ret && !f->flush_told)
         log_err("fdatasync of '%s' failed: %s; no flush will succeed until it is opened again",
                 f->node.filename, strerror(-ret));
+    f->flush_told = ret != 0;
     list_splice_tail(&answered, &f->flush_now);
     f->flushing = false;
     if (!list_empty(&f->flush_next))

@@ -191,6 +191,12 @@ void blk_head_set_root(struct blk_head *head, struct blk_node *root)
 
 void blk_head_submit(struct blk_head *head, struct blk_req *req)
 {
+    if (!head->gate || head->gate->pass(head->gate, req))
+        blk_head_submit_through(head, req);
+}
+
+void blk_head_submit_through(struct blk_head *head, struct blk_req *req)
+{
     if (head->drain_count) {
         list_add_tail(&head->queued, &req->link);
         return;
@@ -245,7 +251,7 @@ static void head_resume(struct blk_head *head)
         struct blk_req *req = list_first_entry(&head->queued, struct blk_req, link);
 
         list_del(&req->link);
-        blk_head_submit(head, req);
+        blk_head_submit_through(head, req);
     }
     head_wake(head);
 }

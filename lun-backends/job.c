@@ -411,11 +411,12 @@ bool co_job_throttle(struct job *job, uint64_t bytes)
 
 bool co_job_handle_error(struct job *job, int error, bool is_write)
 {
-    bool stop =
-        job->on_error == JOB_ERR_STOP || (job->on_error == JOB_ERR_ENOSPC && error == ENOSPC);
+    bool no_space = error == ENOSPC || error == EDQUOT;
+    bool stop = job->on_error == JOB_ERR_STOP || (job->on_error == JOB_ERR_ENOSPC && no_space);
 
     if (stop)
         job->user_paused = job->io_error = true;
+    job->io_no_space = no_space;
     emit(job, JOB_EV_ERROR, is_write ? "write" : "read");
     if (stop)
         return !co_job_pause_point(job);

@@ -46,6 +46,7 @@ struct job {
     enum job_status status;
     bool cancelled, user_paused, busy;
     bool io_error;        /* stopped by on-error; resume tries again */
+    bool io_no_space;     /* with io_error: for want of space */
     uint64_t speed;       /* bytes/s, 0 = no limit */
     uint64_t offset, len; /* progress as QMP has it: bytes done, bytes in all */
     enum job_on_error on_error;

@@ -15,6 +15,12 @@ liblun_a_SOURCES = \
 	lun-backends/commit.c \
 	lun-backends/commit.h \
 	lun-backends/copy-on-read.c \
+	lun-backends/cowmap-format.c \
+	lun-backends/cowmap-int.h \
+	lun-backends/cowmap-map.c \
+	lun-backends/cowmap-open.c \
+	lun-backends/cowmap.c \
+	lun-backends/cowmap.h \
 	lun-backends/file-int.h \
 	lun-backends/file-io.c \
 	lun-backends/file-lock.c \
@@ -27,6 +33,8 @@ liblun_a_SOURCES = \
 	lun-backends/head.c \
 	lun-backends/image-probe.c \
 	lun-backends/image-probe.h \
+	lun-backends/inject.c \
+	lun-backends/inject.h \
 	lun-backends/iov.c \
 	lun-backends/iscsi-cmd.c \
 	lun-backends/iscsi-conn-int.h \
@@ -77,6 +85,8 @@ liblun_a_SOURCES = \
 	lun-backends/remote.c \
 	lun-backends/remote.h \
 	lun-backends/request.c \
+	lun-backends/space.c \
+	lun-backends/space.h \
 	lun-backends/status-walk.c \
 	lun-backends/store.c \
 	lun-backends/store.h \
@@ -84,5 +94,9 @@ liblun_a_SOURCES = \
 	lun-backends/stream-plan.h \
 	lun-backends/stream.c \
 	lun-backends/stream.h \
+	lun-backends/throttle-bucket.c \
+	lun-backends/throttle-bucket.h \
+	lun-backends/throttle.c \
+	lun-backends/throttle.h \
 	lun-backends/views.c \
 	lun-backends/zero.c

@@ -160,7 +160,7 @@ static int co_load(struct qcow2 *q, struct qcache *c, uint64_t offset, uint8_t *
         return qcow2_corrupt(q, "table at %#" PRIx64 " is outside the file", offset);
     bytes = MIN_OF(bytes, file_bytes - offset);
     memset(data + bytes, 0, c->slice_bytes - bytes);
-    return co_blk_read(qcow2_file(q), offset, data, bytes, 0);
+    return co_blk_read(qcow2_file(q), offset, data, bytes, BLK_META);
 }
 
 int co_qcache_get(struct qcow2 *q, struct qcache *c, uint64_t index, uint64_t file_offset,

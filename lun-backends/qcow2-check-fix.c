@@ -189,6 +189,7 @@ static int co_rebuild(struct qcheck *c, struct error *err)
     qcheck_forget(c);
     *c->res = (struct qcow2_check_result){
         .total_clusters = before.total_clusters,
+        .corruptions_fixed = before.corruptions_fixed,
         .image_end_bytes = r.total << c->g.cluster_bits,
     };
     c->say = NULL; /* all has been said */
@@ -225,6 +226,22 @@ int co_qcheck_fix_refcounts(struct qcheck *c, struct error *err)
         return 0;
     ret = co_fix_in_place(c);
     return ret ? error_set(err, -ret, "repairing refcounts: %s", strerror(-ret)) : 0;
+}
+
+int co_qcheck_raw_bit(struct qcheck *c, struct error *err)
+{
+    int ret;
+
+    if (!(c->h.autoclear & QCOW2_AUTOCLEAR_RAW_DATA) || c->g.external)
+        return 0;
+    if (!(c->fix & QCOW2_FIX_ERRORS)) {
+        qcheck_corrupt(c, "the header speaks of a raw data file, and there is none");
+        return 0;
+    }
+    put_be64(c->sector + QCOW2_POS_AUTOCLEAR, c->h.autoclear & ~(uint64_t)QCOW2_AUTOCLEAR_RAW_DATA);
+    ret = co_write_header(c);
+    c->res->corruptions_fixed += !ret;
+    return ret ? error_set(err, -ret, "repairing the header: %s", strerror(-ret)) : 0;
 }
 
 int co_qcheck_mark_clean(struct qcheck *c, struct error *err)

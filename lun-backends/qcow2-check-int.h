@@ -73,6 +73,8 @@ int co_qcheck_copied(struct qcheck *c, bool repair);
 
 /* qcow2-check-fix.c */
 int co_qcheck_fix_refcounts(struct qcheck *c, struct error *err);
+/* An auto-clear bit that QEMU opens no image with. */
+int co_qcheck_raw_bit(struct qcheck *c, struct error *err);
 int co_qcheck_mark_clean(struct qcheck *c, struct error *err);
 
 /* Frees leaked clusters of an image without other faults; -EIO if it has some. */

@@ -316,6 +316,9 @@ int co_qcheck_count_all(struct qcheck *c, bool with_refcounts)
 
     qcheck_count(c, 0, qcow2_cluster_bytes(&c->g), QCHECK_ALONE, "the header");
     ret = co_count_l1(c, c->h.l1_offset, c->h.l1_entries, true);
+    if ((c->h.snapshots_offset & (qcow2_cluster_bytes(&c->g) - 1)) ||
+        c->h.snapshots_offset > INT64_MAX)
+        qcheck_corrupt(c, "the snapshot table is misplaced (%#" PRIx64 ")", c->h.snapshots_offset);
     qcheck_count(c, d->snapshots_offset, d->snapshots_bytes, QCHECK_ALONE, "the snapshot table");
     for (unsigned i = 0; i < d->nr_snapshots && !ret; i++)
         ret = co_count_l1(c, d->snapshots[i].l1_offset, d->snapshots[i].l1_entries, false);
@@ -387,10 +390,10 @@ static int co_analyse(struct qcheck *c, struct error *err)
 static int co_repair_and_finish(struct qcheck *c, struct error *err)
 {
     bool changed = c->fix && (c->low || c->high || c->beyond || c->rebuild);
-    int ret = 0;
+    int ret = co_qcheck_raw_bit(c, err);
 
     /* With parts unread, what looks like a leak may be somebody's data. */
-    if (changed && !c->res->check_errors)
+    if (!ret && changed && !c->res->check_errors)
         ret = co_qcheck_fix_refcounts(c, err);
     if (ret)
         return ret;

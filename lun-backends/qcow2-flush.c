@@ -95,6 +95,7 @@ static int co_write_list(struct qcow2 *q, const struct snap_list *l)
         struct blk_req *child = blk_child_get();
 
         child->verb = BLK_WRITE;
+        child->flags = BLK_META;
         child->offset_bytes = l->item[i].offset;
         child->length_bytes = l->item[i].bytes;
         child->small_iov = (struct iovec){l->item[i].data, l->item[i].bytes};
@@ -329,8 +330,11 @@ static int co_run_cycle(struct qcow2 *q)
     if (!ret)
         ret = co_write_mapping(q, &sn);
     drop_snapshot(q, &sn, ret != 0);
-    if (ret)
+    if (ret && ret != q->cycle_error)
         log_err("%s: metadata could not be flushed: %s", qcow2_name(q), strerror(-ret));
+    else if (!ret && q->cycle_error)
+        log_notice("%s: metadata is flushed again", qcow2_name(q));
+    q->cycle_error = ret;
     return ret;
 }
 
@@ -413,7 +417,8 @@ void qcow2_flush_init(struct qcow2 *q)
 /* The cycle starts from the loop, not from here: callers are in the middle of a change. */
 void qcow2_dirtied(struct qcow2 *q)
 {
-    bool much = dirty_bytes(q) >= DIRTY_SOFT_BYTES;
+    /* A cycle that would fail again is in no hurry. */
+    bool much = dirty_bytes(q) >= DIRTY_SOFT_BYTES && !q->cycle_error;
 
     if (q->cycle_running) {
         return;

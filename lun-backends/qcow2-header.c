@@ -18,7 +18,7 @@
 
 int co_qcow2_write_header_sector(struct qcow2 *q, const uint8_t patched[QCOW2_SECTOR])
 {
-    int ret = co_blk_write(qcow2_file(q), 0, patched, QCOW2_SECTOR, 0);
+    int ret = co_blk_write(qcow2_file(q), 0, patched, QCOW2_SECTOR, BLK_META);
 
     if (!ret)
         ret = co_blk_flush(qcow2_file(q));
@@ -149,7 +149,7 @@ static int co_write_first_cluster(struct qcow2 *q, const uint8_t *cluster, const
     if (bytes > QCOW2_SECTOR &&
         memcmp(cluster + QCOW2_SECTOR, fresh + QCOW2_SECTOR, bytes - QCOW2_SECTOR)) {
         ret = co_blk_write(qcow2_file(q), QCOW2_SECTOR, fresh + QCOW2_SECTOR, bytes - QCOW2_SECTOR,
-                           0);
+                           BLK_META);
         if (!ret)
             ret = co_blk_flush(qcow2_file(q));
     }

@@ -128,6 +128,7 @@ struct qcow2 {
 
     /* flush cycle */
     bool cycle_running, cycle_again;
+    int cycle_error; /* of the last one; told when it changes */
     struct list_head flush_reqs;    /* of struct blk_req, scratch.link */
     struct list_head flush_waiters; /* of struct qflush_waiter */
     struct list_head room_waiters;  /* writers waiting for a cycle to end */

@@ -371,6 +371,8 @@ void qcow2_get_info(const struct blk_node *node, struct qcow2_info *info)
         .subcluster_bytes = (uint32_t)qcow2_sub_bytes(&q->g),
         .extended_l2 = q->g.subs > 1,
         .has_snapshots = q->h.nr_snapshots != 0,
+        .refcount_bits = 1u << q->h.refcount_order,
+        .zstd = q->h.compression == 1,
         .corrupt = q->h.incompatible & QCOW2_INCOMPAT_CORRUPT,
         .lazy_refcounts = q->h.compatible & 1,
         .data_file = q->data_file,

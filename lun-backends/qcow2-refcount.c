@@ -104,7 +104,7 @@ static int co_add_block(struct qcow2 *q, uint64_t index, uint64_t cluster)
     int ret;
 
     ret = co_blk_write_zeroes(qcow2_file(q), cluster_offset(q, cluster), qcow2_cluster_bytes(&q->g),
-                              0);
+                              BLK_META);
     if (ret)
         return ret;
     if (index == cluster >> q->g.ref_block_bits)

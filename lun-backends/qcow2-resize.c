@@ -67,7 +67,7 @@ static int co_switch_l1(struct qcow2 *q, uint64_t entries)
     ret = co_qcow2_cycle(q); /* its refcounts */
     if (!ret)
         ret = co_blk_write(qcow2_file(q), host, image,
-                           round_up_pow2(entries * 8, qcow2_cluster_bytes(&q->g)), 0);
+                           round_up_pow2(entries * 8, qcow2_cluster_bytes(&q->g)), BLK_META);
     if (!ret)
         ret = co_blk_flush(qcow2_file(q));
     free(image);

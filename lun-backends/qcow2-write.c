@@ -143,9 +143,9 @@ static int co_copy_table(struct qcow2 *q, uint64_t from, uint64_t to)
     int ret = buf ? 0 : -ENOMEM;
 
     for (uint64_t at = 0; at < cluster && !ret; at += chunk) {
-        ret = co_blk_read(qcow2_file(q), from + at, buf, chunk, 0);
+        ret = co_blk_read(qcow2_file(q), from + at, buf, chunk, BLK_META);
         if (!ret)
-            ret = co_blk_write(qcow2_file(q), to + at, buf, chunk, 0);
+            ret = co_blk_write(qcow2_file(q), to + at, buf, chunk, BLK_META);
     }
     free(buf);
     return ret;
@@ -183,7 +183,7 @@ static int co_own_table(struct qcow2 *q, uint64_t index)
     if (old & QCOW2_OFFSET_MASK)
         ret = co_copy_table(q, old & QCOW2_OFFSET_MASK, host);
     else
-        ret = co_blk_write_zeroes(qcow2_file(q), host, qcow2_cluster_bytes(&q->g), 0);
+        ret = co_blk_write_zeroes(qcow2_file(q), host, qcow2_cluster_bytes(&q->g), BLK_META);
     if (ret) {
         co_qcow2_free_now(q, host, 1);
         goto out;

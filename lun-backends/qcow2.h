@@ -32,11 +32,11 @@ int co_qcow2_create(struct blk_node *file, const struct qcow2_create_opts *opts,
 
 struct qcow2_open_opts {
     bool writable;
-    bool fix_leaks;       /* it was not closed in order: free what a crash may have leaked */
-    bool no_lock;         /* as in struct file_opts, for the external data file */
+    bool fix_leaks;        /* it was not closed in order: free what a crash may have leaked */
+    bool no_lock;          /* as in struct file_opts, for the external data file */
     enum file_cache cache; /* for the external data file */
-    uint64_t cache_bytes; /* of L2 tables kept in memory; 0: as the image's own setting says, else
-                             all of the disk's up to 32 MiB */
+    uint64_t cache_bytes;  /* of L2 tables kept in memory; 0: as the image's own setting says, else
+                              all of the disk's up to 32 MiB */
 };
 
 /*
@@ -67,11 +67,12 @@ void qcow2_set_corrupt_sink(qcow2_corrupt_fn *sink);
 bool qcow2_probe(const void *buf, size_t len);
 
 struct qcow2_info {
-    uint32_t version, cluster_bytes, subcluster_bytes;
+    uint32_t version, cluster_bytes, subcluster_bytes, refcount_bits;
     bool extended_l2;
     bool has_snapshots;
-    bool corrupt;            /* marked so in its header */
-    bool lazy_refcounts;     /* as the header says; the engine keeps refcounts exact anyway */
+    bool zstd;           /* else zlib */
+    bool corrupt;        /* marked so in its header */
+    bool lazy_refcounts; /* as the header says; the engine keeps refcounts exact anyway */
     bool data_file_raw;
     const char *data_file;   /* external; as written in the header; NULL: none */
     const char *backing;     /* as written in the header; NULL: none. Owned by the node. */
