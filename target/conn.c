@@ -102,6 +102,8 @@ static bool check_one(struct conn *c, void *arg)
 
     if (!list_empty(&c->tx.ops) && now - c->tx.progress_ns > CONN_STUCK_NS)
         conn_close(c, "the initiator doesn't read what it is sent");
+    else if (c->dismissed_ns && now - c->dismissed_ns > CONN_DISMISS_NS)
+        conn_close(c, NULL);
     else if (c->state == CONN_LOGIN)
         check_login(c, now);
     else if (c->state == CONN_FULL)
@@ -217,6 +219,25 @@ void conn_end(struct conn *c)
     c->state = CONN_ENDING;
     conn_rx_stop(c);
     loop_defer(&c->tx_defer, LOOP_END);
+}
+
+#define ASYNC_DROP_SESSION 3 /* RFC 7143 11.9.1: all connections of the session are dropped */
+
+void conn_dismiss(struct conn *c, const char *why)
+{
+    uint8_t bhs[PDU_BHS_BYTES];
+
+    if (c->state != CONN_FULL) {
+        conn_close(c, why);
+        return;
+    }
+    if (why)
+        log_notice("%s: initiator sent away: %s", c->peer, why);
+    pdu_async(bhs, ASYNC_DROP_SESSION, 0, (uint16_t)c->session->params.time2wait_s, 0);
+    if (!conn_send_pdu(c, bhs, NULL, 0, true))
+        return;
+    c->dismissed_ns = now_ns();
+    conn_end(c);
 }
 
 /* Memory of closed connections goes later, so only links of others can change under us. */

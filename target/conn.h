@@ -28,6 +28,7 @@ struct task;
 #define CONN_LOGIN_LIMIT_NS 15000000000ull
 #define CONN_STUCK_NS       60000000000ull /* without progress: closed */
 #define CONN_PING_NS        15000000000ull
+#define CONN_DISMISS_NS     1000000000ull /* to read that it is sent away */
 
 /*
  * Something to send: one PDU, or a series of Data-In PDUs over one buffer, cut only when it
@@ -71,6 +72,7 @@ struct conn {
     int fd;
     char peer[64], local[64];
     uint64_t opened_ns;
+    uint64_t dismissed_ns; /* 0: not */
     struct ev_io readable, writable;
     struct deferred rx_defer, tx_defer, free_defer;
     struct login *login;     /* CONN_LOGIN only */
@@ -116,6 +118,8 @@ struct conn *conn_new(int fd);
 void conn_close(struct conn *c, const char *why);
 /* Sends what is queued, reads no more, closes. */
 void conn_end(struct conn *c);
+/* Tells the initiator that its session is dropped, and closes when that is sent, or soon. */
+void conn_dismiss(struct conn *c, const char *why);
 /* Frees the connection and its session later this turn, if it is closed and no task is left. */
 void conn_put_if_done(struct conn *c);
 /* Login is over, well or not. */

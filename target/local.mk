@@ -1,5 +1,11 @@
 noinst_LIBRARIES += libtarget.a
 libtarget_a_SOURCES = \
+	target/access.c \
+	target/access.h \
+	target/auth.c \
+	target/auth.h \
+	target/chap.c \
+	target/chap.h \
 	target/conn-rx.c \
 	target/conn-tx.c \
 	target/conn.c \
@@ -8,8 +14,11 @@ libtarget_a_SOURCES = \
 	target/digest.c \
 	target/digest.h \
 	target/ffp.c \
+	target/io-error.c \
 	target/lba-status.c \
+	target/log-pages.c \
 	target/login.c \
+	target/lun-range.c \
 	target/lun.c \
 	target/lun.h \
 	target/mode-pages.c \
@@ -19,6 +28,13 @@ libtarget_a_SOURCES = \
 	target/pdu.c \
 	target/pdu.h \
 	target/portal.c \
+	target/pr-text.c \
+	target/pr-wire.c \
+	target/pr.c \
+	target/pr.h \
+	target/reserve.c \
+	target/sanitize.c \
+	target/sbc-rmw.c \
 	target/sbc-unmap.c \
 	target/sbc.c \
 	target/scsi-cmd.c \
@@ -41,4 +57,6 @@ libtarget_a_SOURCES = \
 	target/text.c \
 	target/text.h \
 	target/tmf.c \
-	target/vpd.c
+	target/vpd.c \
+	target/xcopy.c \
+	target/xcopy.h

@@ -5,6 +5,7 @@
  * and ends the connection.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,8 @@
 /* Status class and detail, 11.13.5 */
 enum login_status {
     LOGIN_OK = 0x0000,
+    LOGIN_MOVED = 0x0101,
+    LOGIN_MOVED_PERMANENTLY = 0x0102,
     LOGIN_INITIATOR_ERROR = 0x0200,
     LOGIN_AUTH_FAILED = 0x0201,
     LOGIN_FORBIDDEN = 0x0202,
@@ -30,6 +33,8 @@ enum login_status {
     LOGIN_NO_RESOURCES = 0x0302,
 };
 
+#define REFUSED_PAUSE_S  1.0   /* before a wrong secret is told so */
+#define MOVED_MAX_BYTES  96    /* TargetAddress= and an address of target_redirect() */
 #define ANSWER_MAX_BYTES 65536 /* to TEXT_MAX_BYTES of keys that we don't understand */
 
 struct login {
@@ -42,7 +47,63 @@ struct login {
     uint8_t isid[6];
     uint16_t tsih, cid;
     uint32_t itt, cmdsn;
+    struct auth_login auth;
+    enum login_status refusing; /* with a pause before; nothing that comes counts any more */
+    struct ev_timer pause;
 };
+
+static bool send_response(struct conn *c, const struct pdu_login_rsp *r, void *data, uint32_t n)
+{
+    uint8_t bhs[PDU_BHS_BYTES];
+
+    pdu_login_rsp(bhs, r);
+    return conn_send_pdu(c, bhs, data, n, true);
+}
+
+/* Where a target that has moved is now. */
+static char *moved_to(const struct login *l, enum login_status status, uint32_t *len)
+{
+    const struct target *t = target_find(l->neg.target_name);
+    char *text = NULL;
+
+    *len = 0;
+    if (status >> 8 != LOGIN_MOVED >> 8 || !t || !t->redirect_to)
+        return NULL;
+    text = malloc(MOVED_MAX_BYTES);
+    if (text)
+        *len = (uint32_t)snprintf(text, MOVED_MAX_BYTES, "TargetAddress=%s", t->redirect_to) + 1;
+    return text;
+}
+
+static void refuse(struct conn *c, enum login_status status)
+{
+    const struct login *l = c->login;
+    struct pdu_login_rsp r = {.itt = l->itt, .tsih = l->tsih, .csg = l->stage, .status = status};
+    uint32_t len;
+    char *text = moved_to(l, status, &len);
+
+    memcpy(r.isid, l->isid, 6);
+    log_notice("%s: login refused, status %04x: initiator \"%s\", target \"%s\"", c->peer, status,
+               l->neg.initiator_name, l->neg.target_name);
+    if (send_response(c, &r, text, len))
+        conn_end(c);
+}
+
+static void refuse_now(struct ev_loop *ev, struct ev_timer *w, int revents)
+{
+    struct conn *c = w->data;
+
+    (void)ev;
+    (void)revents;
+    refuse(c, c->login->refusing);
+}
+
+/* Who guesses secrets waits for every answer. */
+static void refuse_slowly(struct conn *c, enum login_status status)
+{
+    c->login->refusing = status;
+    ev_timer_start(loop_ev(), &c->login->pause);
+}
 
 bool login_begin(struct conn *c)
 {
@@ -53,36 +114,19 @@ bool login_begin(struct conn *c)
     negotiation_init(&l->neg);
     text_init(&l->in, TEXT_MAX_BYTES);
     text_init(&l->out, ANSWER_MAX_BYTES);
+    ev_timer_init(&l->pause, refuse_now, REFUSED_PAUSE_S, 0);
+    l->pause.data = c;
     c->login = l;
     return true;
 }
 
 void login_free(struct conn *c)
 {
+    ev_timer_stop(loop_ev(), &c->login->pause);
     text_release(&c->login->in);
     text_release(&c->login->out);
     free(c->login);
     c->login = NULL;
-}
-
-static bool send_response(struct conn *c, const struct pdu_login_rsp *r, void *data, uint32_t n)
-{
-    uint8_t bhs[PDU_BHS_BYTES];
-
-    pdu_login_rsp(bhs, r);
-    return conn_send_pdu(c, bhs, data, n, true);
-}
-
-static void refuse(struct conn *c, enum login_status status)
-{
-    const struct login *l = c->login;
-    struct pdu_login_rsp r = {.itt = l->itt, .tsih = l->tsih, .csg = l->stage, .status = status};
-
-    memcpy(r.isid, l->isid, 6);
-    log_notice("%s: login refused, status %04x: initiator \"%s\", target \"%s\"", c->peer, status,
-               l->neg.initiator_name, l->neg.target_name);
-    if (send_response(c, &r, NULL, 0))
-        conn_end(c);
 }
 
 static void lower(char *s)
@@ -103,14 +147,15 @@ static bool plain(const char *s)
     return true;
 }
 
-static enum login_status check_target(const struct login *l)
+static enum login_status check_target(const struct conn *c)
 {
+    const struct login *l = c->login;
     const struct negotiation *n = &l->neg;
     const struct target *t = target_find(n->target_name);
 
     if (!t)
         return LOGIN_NO_TARGET;
-    if (!target_allows(t, n->initiator_name))
+    if (!target_allows(t, n->initiator_name, c->peer))
         return LOGIN_FORBIDDEN;
     if (t->closing)
         return LOGIN_UNAVAILABLE;
@@ -121,8 +166,9 @@ static enum login_status check_target(const struct login *l)
 }
 
 /* What the first request must have said, 11.12 and 13: who, to whom, what for. */
-static enum login_status check_names(struct login *l)
+static enum login_status check_names(struct conn *c)
 {
+    struct login *l = c->login;
     struct negotiation *n = &l->neg;
 
     lower(n->initiator_name);
@@ -135,7 +181,40 @@ static enum login_status check_names(struct login *l)
         return LOGIN_MISSING_PARAMETER;
     if (n->discovery)
         return l->tsih ? LOGIN_NO_SESSION : LOGIN_OK;
-    return check_target(l);
+    return check_target(c);
+}
+
+/* The target may have gone since the last request. */
+static const struct auth *auth_of(const struct login *l)
+{
+    const struct target *t = l->neg.discovery ? NULL : target_find(l->neg.target_name);
+
+    return l->neg.discovery || t ? target_auth(t) : NULL;
+}
+
+static enum login_status authenticate(struct conn *c)
+{
+    static const enum login_status statuses[] = {
+        [AUTH_OK] = LOGIN_OK,
+        [AUTH_REFUSED] = LOGIN_AUTH_FAILED,
+        [AUTH_BAD_REQUEST] = LOGIN_INITIATOR_ERROR,
+        [AUTH_NO_RESOURCES] = LOGIN_NO_RESOURCES,
+    };
+    struct login *l = c->login;
+    const struct auth *a = auth_of(l);
+    const char *why = "it skips the security stage";
+    enum auth_verdict v = AUTH_REFUSED;
+
+    if (!a)
+        return LOGIN_NO_TARGET;
+    if (l->stage == PDU_STAGE_SECURITY)
+        v = auth_step(&l->auth, a, &l->neg, &l->out, &why);
+    else if (auth_may_leave(&l->auth, a))
+        v = AUTH_OK;
+    if (v)
+        log_warn("%s: authentication failed: %s: initiator \"%s\", user \"%s\", target \"%s\"",
+                 c->peer, why, l->neg.initiator_name, l->neg.chap_n, l->neg.target_name);
+    return statuses[v];
 }
 
 /* The header against what the login has been so far. */
@@ -167,8 +246,27 @@ static enum login_status check_header(struct conn *c, const struct pdu *p)
     return LOGIN_OK;
 }
 
-static enum login_status negotiate(struct login *l)
+static enum login_status check_redirect(const struct login *l)
 {
+    const struct target *t = l->neg.discovery ? NULL : target_find(l->neg.target_name);
+
+    if (!t || !t->redirect_to)
+        return LOGIN_OK;
+    return t->redirect_permanently ? LOGIN_MOVED_PERMANENTLY : LOGIN_MOVED;
+}
+
+static void declare_target(struct login *l)
+{
+    const struct target *t = target_find(l->neg.target_name);
+
+    text_add_number(&l->out, "TargetPortalGroupTag", ISCSI_PORTAL_GROUP);
+    if (t && t->alias)
+        text_add(&l->out, "TargetAlias", t->alias);
+}
+
+static enum login_status negotiate(struct conn *c)
+{
+    struct login *l = c->login;
     struct negotiation *n = &l->neg;
     bool operational = l->stage == PDU_STAGE_OPERATIONAL;
     enum login_status status = LOGIN_OK;
@@ -179,12 +277,12 @@ static enum login_status negotiate(struct login *l)
     text_release(&l->in);
     if (!l->checked) {
         l->checked = true;
-        status = check_names(l);
-        if (!n->discovery)
-            text_add_number(&l->out, "TargetPortalGroupTag", ISCSI_PORTAL_GROUP);
+        status = check_names(c);
+        if (!status && !n->discovery)
+            declare_target(l);
     }
-    if (!status && n->auth_offered && !n->auth_none)
-        status = LOGIN_AUTH_FAILED;
+    if (!status)
+        status = authenticate(c);
     if (operational)
         negotiate_declare(n, &l->out);
     if (!status && l->out.failed)
@@ -200,8 +298,12 @@ static enum login_status open_session(struct conn *c, uint16_t *tsih)
     struct session *s;
 
     if (!l->neg.discovery) {
-        enum login_status status = check_target(l); /* it may have gone since */
+        enum login_status status = check_target(c); /* it may have gone since */
 
+        if (!status && !auth_may_leave(&l->auth, auth_of(l)))
+            status = LOGIN_AUTH_FAILED; /* accounts may have come since */
+        if (!status)
+            status = check_redirect(l);
         if (status)
             return status;
         t = target_find(l->neg.target_name);
@@ -223,6 +325,14 @@ static void enter_full_phase(struct conn *c)
     conn_left_login(c);
 }
 
+/* An initiator may ask to leave the security stage before it is over; it is kept there. */
+static bool may_leave(const struct login *l)
+{
+    const struct auth *a = auth_of(l);
+
+    return l->stage != PDU_STAGE_SECURITY || (a && auth_may_leave(&l->auth, a));
+}
+
 /* As much of the answer as fits; the transit to the next stage goes with the end of it. */
 static void answer(struct conn *c, const struct pdu *p)
 {
@@ -234,7 +344,7 @@ static void answer(struct conn *c, const struct pdu *p)
     uint8_t *data = NULL;
 
     memcpy(r.isid, l->isid, 6);
-    if (p->final && !r.cont) {
+    if (p->final && !r.cont && may_leave(l)) {
         r.transit = true;
         r.nsg = l->stage = p->login.nsg;
         if (r.nsg == PDU_STAGE_FULL && (status = open_session(c, &r.tsih))) {
@@ -262,9 +372,12 @@ static void answer(struct conn *c, const struct pdu *p)
 void login_request(struct conn *c, const struct pdu *p, const uint8_t *data)
 {
     struct login *l = c->login;
-    enum login_status status = check_header(c, p);
     bool answering = l->out_sent > 0;
+    enum login_status status;
 
+    if (l->refusing)
+        return;
+    status = check_header(c, p);
     if (!status && answering && p->data_bytes)
         status = LOGIN_INVALID;
     if (!status && data) {
@@ -273,8 +386,10 @@ void login_request(struct conn *c, const struct pdu *p, const uint8_t *data)
             status = LOGIN_INITIATOR_ERROR;
     }
     if (!status && !p->cont && !answering)
-        status = negotiate(l);
-    if (status)
+        status = negotiate(c);
+    if (status == LOGIN_AUTH_FAILED)
+        refuse_slowly(c, status);
+    else if (status)
         refuse(c, status);
     else
         answer(c, p);

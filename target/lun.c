@@ -66,6 +66,8 @@ static void lun_free(struct lun *lun)
     assert(list_empty(&lun->commands));
     ev_timer_stop(loop_ev(), &lun->park_timer);
     loop_undefer(&lun->retry);
+    loop_undefer(&lun->ranges_moved);
+    pr_release(&lun->pr);
     free(lun);
 }
 
@@ -79,21 +81,32 @@ void lun_leave(struct lun *lun, struct scsi_cmd *cmd)
         lun_unhold(lun, cmd);
         cmd_run(cmd);
     }
+    co_queue_wake_all(&lun->command_left);
     if (lun->orphan && list_empty(&lun->commands))
         lun_free(lun);
 }
 
-void co_lun_walk_begin(struct lun *lun)
+void lun_pin(struct lun *lun)
 {
     lun->nr_walks++;
+}
+
+void lun_unpin(struct lun *lun)
+{
+    lun->nr_walks--;
+    co_queue_wake_all(&lun->walk_ended);
+}
+
+void co_lun_walk_begin(struct lun *lun)
+{
+    lun_pin(lun);
     co_blk_head_enter(&lun->head);
 }
 
 void lun_walk_end(struct lun *lun)
 {
     blk_head_exit(&lun->head);
-    lun->nr_walks--;
-    co_queue_wake_all(&lun->walk_ended);
+    lun_unpin(lun);
 }
 
 /* ---- parking ------------------------------------------------------------------------- */
@@ -164,7 +177,7 @@ static void park_timer_fired(struct ev_loop *ev, struct ev_timer *w, int revents
     list_for_each_entry_safe (cmd, tmp, &lun->parked, park_link) {
         if (cmd->park_deadline_ns <= now) {
             lun_unpark(lun, cmd);
-            cmd_fail(cmd, SENSE_SOURCE_TIMEOUT);
+            cmd_fail_errno(cmd, -ETIMEDOUT);
         }
     }
     arm_park_timer(lun);
@@ -188,6 +201,17 @@ static void retry_parked(struct deferred *d)
 static void set_capacity(struct lun *lun)
 {
     lun->capacity_blocks = blk_head_node(&lun->head)->size_bytes >> lun->block_shift;
+}
+
+/* Of a disk whose parts come from elsewhere, smaller writes than a part have to read it first. */
+static void set_physical(struct lun *lun)
+{
+    const struct blk_node *node = blk_head_node(&lun->head);
+    uint32_t bytes = MAX_OF(node->limits.align_bytes, lun_block_bytes(lun));
+
+    if (node->limits.subunit_bytes < node->limits.granularity_bytes)
+        bytes = MAX_OF(bytes, node->limits.subunit_bytes);
+    lun->physical_shift = (uint8_t)MIN_OF(31 - __builtin_clz(bytes), LUN_MAX_BLOCK_SHIFT);
 }
 
 static void head_event(struct blk_head *head, enum blk_event ev)
@@ -217,6 +241,11 @@ struct lun *target_find_lun(struct target *t, uint16_t number)
     return NULL;
 }
 
+static unsigned shift_of(uint32_t block_bytes)
+{
+    return block_bytes ? (unsigned)__builtin_ctz(block_bytes) : LUN_MIN_BLOCK_SHIFT;
+}
+
 static int check_opts(struct target *t, const struct lun_opts *opts, struct error *err)
 {
     if (opts->number > TARGET_MAX_LUN)
@@ -225,9 +254,14 @@ static int check_opts(struct target *t, const struct lun_opts *opts, struct erro
     if (target_find_lun(t, opts->number))
         return error_set_class(err, ERR_DEVICE_IN_USE, EEXIST, "LUN %u of %s exists already",
                                opts->number, target_name(t));
-    if (opts->root->size_bytes >> LUN_BLOCK_SHIFT == 0)
+    if (opts->block_bytes && opts->block_bytes != 1u << LUN_MIN_BLOCK_SHIFT &&
+        opts->block_bytes != 1u << LUN_MAX_BLOCK_SHIFT)
+        return error_set(err, EINVAL, "LUN %u of %s: a block is 512 or 4096 bytes, not %u",
+                         opts->number, target_name(t), opts->block_bytes);
+    if (opts->root->size_bytes >> shift_of(opts->block_bytes) == 0)
         return error_set(err, EINVAL, "LUN %u of %s: '%s' is smaller than a block of %u bytes",
-                         opts->number, target_name(t), opts->root->name, 1u << LUN_BLOCK_SHIFT);
+                         opts->number, target_name(t), opts->root->name,
+                         1u << shift_of(opts->block_bytes));
     if (opts->writable && opts->root->read_only)
         return error_set(err, EROFS, "LUN %u of %s: '%s' is open read-only", opts->number,
                          target_name(t), opts->root->name);
@@ -257,10 +291,18 @@ struct lun *target_add_lun(struct target *t, const struct lun_opts *opts, struct
         error_set(err, ENOMEM, "LUN %u of %s: out of memory", opts->number, target_name(t));
         return NULL;
     }
+    if (opts->reservations && pr_from_text(&lun->pr, opts->reservations, opts->number)) {
+        error_set(err, EINVAL,
+                  "LUN %u of %s: the persistent reservations kept for it are damaged: %s",
+                  opts->number, target_name(t), opts->reservations);
+        free(lun);
+        return NULL;
+    }
     lun->target = t;
     lun->number = opts->number;
     lun->writable = opts->writable;
-    lun->block_shift = LUN_BLOCK_SHIFT;
+    lun->removable = opts->removable;
+    lun->block_shift = (uint8_t)shift_of(opts->block_bytes);
     lun->id = opts->id;
     lun->has_cowl = opts->has_cowl;
     lun->cowl = opts->cowl;
@@ -268,7 +310,11 @@ struct lun *target_add_lun(struct target *t, const struct lun_opts *opts, struct
     lun->source_timeout_ns = LUN_SOURCE_TIMEOUT_NS;
     list_init(&lun->commands);
     list_init(&lun->parked);
+    list_init(&lun->ranges);
     co_queue_init(&lun->walk_ended);
+    co_queue_init(&lun->command_left);
+    co_mutex_init(&lun->pr_lock);
+    lun->ranges_moved.fn = lun_ranges_moved;
     lun->retry.fn = retry_parked;
     ev_timer_init(&lun->park_timer, park_timer_fired, 0., 0.);
     lun->park_timer.data = lun;
@@ -277,6 +323,8 @@ struct lun *target_add_lun(struct target *t, const struct lun_opts *opts, struct
     lun->head.on_event = head_event;
     lun->head.opaque = lun;
     set_capacity(lun);
+    set_physical(lun);
+    mode_reset(lun);
     insert_sorted(t, lun);
     ua_raise_all_luns(t, UA_REPORTED_LUNS);
     return lun;

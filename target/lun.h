@@ -11,24 +11,39 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "lun-backends/block.h"
+#include "target/pr.h"
 #include "target/scsi.h"
 #include "target/target.h"
 #include "util/coroutine.h"
 #include "util/list.h"
 #include "util/loop.h"
 
-#define LUN_BLOCK_SHIFT       9
-#define LUN_MAX_COMMANDS      4096       /* beyond: TASK SET FULL */
-#define LUN_MAX_PARKED        64         /* beyond: BUSY */
-#define LUN_MAX_PARKED_BYTES  (8u << 20) /* write data held by parked commands; beyond: BUSY */
-#define LUN_READER_NS         (60 * UINT64_C(1000000000)) /* who has read that lately still reads */
-#define LUN_SOURCE_TIMEOUT_NS (120 * UINT64_C(1000000000))
+#define LUN_MIN_BLOCK_SHIFT    9
+#define LUN_MAX_BLOCK_SHIFT    12
+#define LUN_THRESHOLD_EXPONENT 11 /* a threshold set is 2^11 blocks */
+#define LUN_THRESHOLD_ASK_NS   UINT64_C(1000000000)
+#define LUN_MAX_COMMANDS       4096       /* beyond: TASK SET FULL */
+#define LUN_MAX_PARKED         64         /* beyond: BUSY */
+#define LUN_MAX_PARKED_BYTES   (8u << 20) /* write data held by parked commands; beyond: BUSY */
+#define LUN_READER_NS          (60 * UINT64_C(1000000000)) /* who has read that lately still reads */
+#define LUN_SOURCE_TIMEOUT_NS  (120 * UINT64_C(1000000000))
 
 /* Limits told in VPD page B0h and enforced. */
-#define LUN_MAX_TRANSFER_BYTES   (32u << 20)
+#define LUN_MAX_TRANSFER_BLOCKS  65536u
 #define LUN_MAX_UNMAP_BYTES      (UINT64_C(512) << 20)
 #define LUN_MAX_UNMAP_DESCS      255
 #define LUN_MAX_WRITE_SAME_BYTES (UINT64_C(1) << 30)
+
+struct sanitize;
+
+/* The last EXTENDED COPY of a nexus, for RECEIVE COPY RESULTS. */
+struct xcopy_result {
+    const struct nexus *by; /* NULL: there was none */
+    uint8_t list_id;
+    uint8_t status; /* COPY MANAGER STATUS: 1 done, 2 failed */
+    uint16_t segments;
+    uint64_t bytes;
+};
 
 struct lun {
     struct list_head link; /* in target->luns, ascending; on no list once it is gone */
@@ -37,7 +52,9 @@ struct lun {
     bool writable;
     bool gone;   /* removed: no new request may enter the graph */
     bool orphan; /* the last command to end frees it */
+    bool removable;
     uint8_t block_shift;
+    uint8_t physical_shift; /* what is written in smaller pieces is read first */
     uint64_t capacity_blocks;
     struct uuid id;
     bool has_cowl;
@@ -58,7 +75,30 @@ struct lun {
     struct deferred retry;
     struct ev_timer park_timer;
 
+    struct list_head ranges; /* struct lun_range, in the order they came */
+    unsigned nr_exclusive;
+    struct deferred ranges_moved;
+
+    struct pr pr;
+    struct co_mutex pr_lock;
+    const struct nexus *reserved_by; /* RESERVE(6), RESERVE(10) */
+    struct co_queue command_left;    /* woken when a command ends, if anyone waits */
+
+    /* mode parameters: what can be changed, until the next reset */
+    bool write_cache, sense_descriptor, software_protect;
+    bool threshold_armed;
+    uint32_t threshold_sets; /* told when less than this many are left */
+
+    bool threshold_told, threshold_asking;
+    uint64_t threshold_asked_ns;
+
+    bool ejected;
+    struct sanitize *sanitize; /* one is running */
+    bool sanitize_failed, sanitize_may_exit;
+
+    struct xcopy_result last_copy;
     struct lun_stats stats;
+    uint64_t error_quiet_until_ns[2][2]; /* [write][no space] */
 };
 
 static inline uint64_t lun_blocks_to_bytes(const struct lun *lun, uint64_t blocks)
@@ -82,10 +122,50 @@ void lun_leave(struct lun *lun, struct scsi_cmd *cmd);
 void co_lun_walk_begin(struct lun *lun);
 void lun_walk_end(struct lun *lun);
 
+/* Of COMPARE AND WRITE: one byte in the CDB, three times the data in one buffer. */
+static inline uint32_t lun_max_compare_blocks(const struct lun *lun)
+{
+    uint32_t fit = (BUFPOOL_MAX_BYTES / 3) >> lun->block_shift;
+
+    return fit < 255 ? fit : 255;
+}
+
+/* For a coroutine that needs the LUN to stay, but not its graph. */
+void lun_pin(struct lun *lun);
+void lun_unpin(struct lun *lun);
+
+/* True if it may go on at once, else r->go() is called later. */
+bool lun_range_enter(struct lun *lun, struct lun_range *r);
+void lun_range_leave(struct lun *lun, struct lun_range *r);
+void lun_ranges_moved(struct deferred *d);
+
+static inline bool lun_writes_allowed(const struct lun *lun)
+{
+    return lun->writable && !lun->software_protect;
+}
+
+/* Not all that the disk shows is its own (sanitize.c). */
+bool lun_has_layer_below(const struct lun *lun);
+
+/* After a write: looks now and then if little room is left (log-pages.c). */
+void lun_look_at_room(struct lun *lun);
+
+/* ---- reservations (reserve.c) ---- */
+
+/* True if another nexus' reservation forbids the command. */
+bool lun_reserved_against(const struct lun *lun, const struct scsi_cmd *cmd);
+/* The same for access of another kind than the command's own (EXTENDED COPY's LUNs). */
+bool lun_access_forbidden(const struct lun *lun, const struct nexus *n, bool write);
+/* The nexus is gone, or (NULL) the LUN was reset: what it holds by being there. */
+void lun_nexus_lost(struct lun *lun, const struct nexus *n);
+
 /* What becomes of a command whose request needs a source that is down. */
 enum park_result { PARK_DONE, PARK_AGAIN, PARK_FULL, PARK_TIMEOUT };
 enum park_result lun_park(struct lun *lun, struct scsi_cmd *cmd);
 void lun_unpark(struct lun *lun, struct scsi_cmd *cmd);
+
+/* Tells the error sink (io-error.c). */
+void lun_note_error(struct lun *lun, bool write, int error);
 
 /* ---- unit attentions (nexus.c) ---- */
 
@@ -93,22 +173,40 @@ void lun_unpark(struct lun *lun, struct scsi_cmd *cmd);
 enum ua_kind {
     UA_POWER_ON, /* a new nexus; makes all others pointless */
     UA_DEVICE_RESET,
+    UA_COMMANDS_CLEARED, /* by another nexus' task management function */
+    UA_MEDIUM_CHANGED,
+    UA_RESERVATIONS_PREEMPTED,
+    UA_RESERVATIONS_RELEASED,
+    UA_REGISTRATIONS_PREEMPTED,
+    UA_CAPACITY,
     UA_REPORTED_LUNS,
     UA_INQUIRY_DATA,
-    UA_CAPACITY,
+    UA_MODE_PARAMETERS,
+    UA_THIN_THRESHOLD,
     UA_NR_KINDS,
 };
-_Static_assert(UA_NR_KINDS <= NEXUS_MAX_UA, "initiators retry 7 times a command");
 
 /* Takes the most important one pending off; false: none. */
 bool nexus_take_ua(struct nexus *n, uint16_t lun, enum ua_kind *kind);
 /* Every nexus of @t that has used the LUN hears of it. */
 void ua_raise(struct target *t, uint16_t lun, enum ua_kind kind);
 void ua_raise_all_luns(struct target *t, enum ua_kind kind);
+/* ... every nexus but @but. */
+void ua_raise_others(struct target *t, uint16_t lun, enum ua_kind kind, const struct nexus *but);
+/* ... the nexuses of one initiator port. */
+void ua_raise_port(struct target *t, uint16_t lun, enum ua_kind kind, const struct pr_port *port);
+/* ... one nexus. */
+void nexus_raise(struct nexus *n, uint16_t lun, enum ua_kind kind);
 /* The nexus has seen the news by itself. */
 void nexus_clear_ua(struct nexus *n, enum ua_kind kind);
 /* The nexus reads data of the LUN. */
 void nexus_note_read(struct nexus *n, uint16_t lun);
 void nexuses_forget_lun(struct target *t, uint16_t lun);
+/* PREVENT ALLOW MEDIUM REMOVAL, until the nexus allows it, is gone, or a reset. */
+void nexus_prevent_removal(struct nexus *n, uint16_t lun, bool prevent);
+bool removal_prevented(struct target *t, uint16_t lun);
+
+/* Mode parameters as they are after power on (mode-pages.c). */
+void mode_reset(struct lun *lun);
 
 #endif

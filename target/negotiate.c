@@ -108,12 +108,15 @@ static int key_digest(struct negotiation *n, const struct key_def *k, const char
     return 0;
 }
 
+/* Answered by whoever knows the target and its accounts. 12.1 */
 static int key_auth(struct negotiation *n, const struct key_def *k, const char *value,
                     struct text_buf *out)
 {
+    (void)k;
+    (void)out;
     n->auth_offered = true;
     n->auth_none = text_list_has(value, "None");
-    text_add(out, k->name, n->auth_none ? "None" : "Reject");
+    n->auth_chap = text_list_has(value, "CHAP");
     return 0;
 }
 
@@ -207,6 +210,11 @@ static int key_not_yours(struct negotiation *n, const struct key_def *k, const c
 
 static const struct key_def keys[] = {
     KEY("AuthMethod", key_auth, NEG_SECURITY),
+    KEY("CHAP_A", key_text, NEG_SECURITY, RANGE(1, TEXT_VALUE_MAX), NAME(chap_a)),
+    KEY("CHAP_I", key_text, NEG_SECURITY, RANGE(1, TEXT_VALUE_MAX), NAME(chap_i)),
+    KEY("CHAP_N", key_text, NEG_SECURITY, RANGE(1, TEXT_VALUE_MAX), NAME(chap_n)),
+    KEY("CHAP_R", key_text, NEG_SECURITY, RANGE(1, TEXT_CHAP_MAX), NAME(chap_r)),
+    KEY("CHAP_C", key_text, NEG_SECURITY, RANGE(1, TEXT_CHAP_MAX), NAME(chap_c)),
     KEY("HeaderDigest", key_digest, NEG_OPERATIONAL, PARAM(header_digest)),
     KEY("DataDigest", key_digest, NEG_OPERATIONAL, PARAM(data_digest)),
     KEY("InitiatorName", key_text, LOGIN, RANGE(1, ISCSI_NAME_MAX), NAME(initiator_name)),
@@ -246,7 +254,7 @@ static const struct key_def keys[] = {
     KEY("TargetAddress", key_not_yours, ANY),
     KEY("TargetPortalGroupTag", key_not_yours, ANY),
 };
-_Static_assert(ARRAY_LEN(keys) <= 32, "struct negotiation has 32 bits for keys seen");
+_Static_assert(ARRAY_LEN(keys) <= 64, "struct negotiation has 64 bits for keys seen");
 
 void negotiation_init(struct negotiation *n)
 {
@@ -286,7 +294,7 @@ int negotiate_key(struct negotiation *n, enum neg_phase phase, const char *key, 
                   struct text_buf *out)
 {
     const struct key_def *k = find_key(key);
-    uint32_t bit;
+    uint64_t bit;
 
     if (!k) {
         if (!is_answer_word(value))
@@ -300,7 +308,7 @@ int negotiate_key(struct negotiation *n, enum neg_phase phase, const char *key, 
         text_add(out, key, "Reject");
         return 0;
     }
-    bit = UINT32_C(1) << (k - keys);
+    bit = UINT64_C(1) << (k - keys);
     if (n->seen & bit) /* 6.2: no key twice in one negotiation */
         return -EPROTO;
     n->seen |= bit;

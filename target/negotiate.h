@@ -34,15 +34,18 @@ enum neg_phase {
 
 struct negotiation {
     struct iscsi_params params;
-    uint32_t seen; /* keys that came already, by their place in the table */
+    uint64_t seen; /* keys that came already, by their place in the table */
     bool discovery, bad_session_type;
-    bool auth_offered, auth_none; /* AuthMethod came; it had None in it */
+    bool auth_offered, auth_none, auth_chap; /* AuthMethod came; what it had in it */
     bool declared_segment;        /* our MaxRecvDataSegmentLength is told */
     char initiator_name[ISCSI_NAME_MAX + 1];
     char target_name[ISCSI_NAME_MAX + 1];
     char initiator_alias[TEXT_VALUE_MAX + 1];
     char send_targets[ISCSI_NAME_MAX + 1];
     bool have_send_targets;
+    /* What the initiator says of CHAP, "" until it does; login answers. */
+    char chap_a[TEXT_VALUE_MAX + 1], chap_i[TEXT_VALUE_MAX + 1], chap_n[TEXT_VALUE_MAX + 1];
+    char chap_r[TEXT_CHAP_MAX + 1], chap_c[TEXT_CHAP_MAX + 1];
 };
 
 void negotiation_init(struct negotiation *n);

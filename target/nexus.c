@@ -2,7 +2,8 @@
 /*
  * Unit attentions per nexus and LUN. The state of a LUN is made when the nexus first uses it, with
  * POWER ON pending, which covers everything that happened before. Kinds are bits: the same news
- * twice is told once, and no more than UA_NR_KINDS are ever pending.
+ * twice is told once, and no more than NEXUS_MAX_UA are ever pending (initiators retry a command
+ * 7 times): beyond that the least important one goes.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,8 @@
 struct nexus_lun {
     struct list_head link;
     uint16_t number;
-    uint8_t pending;  /* bits by enum ua_kind */
+    uint16_t pending; /* bits by enum ua_kind */
+    bool prevents_removal;
     uint64_t read_ns; /* when data was read last; 0: never */
 };
 
@@ -29,7 +31,10 @@ void nexus_init(struct nexus *n, struct target *t, const char *initiator, const 
 void nexus_fini(struct nexus *n)
 {
     struct nexus_lun *nl, *tmp;
+    struct lun *lun;
 
+    list_for_each_entry (lun, &n->target->luns, link)
+        lun_nexus_lost(lun, n);
     list_for_each_entry_safe (nl, tmp, &n->luns, link)
         free(nl);
     list_init(&n->luns);
@@ -73,26 +78,75 @@ bool nexus_take_ua(struct nexus *n, uint16_t lun, enum ua_kind *kind)
     if (!nl || !nl->pending)
         return false;
     *kind = (enum ua_kind)__builtin_ctz(nl->pending);
-    nl->pending &= (uint8_t) ~(1u << *kind);
+    nl->pending &= (uint16_t) ~(1u << *kind);
     return true;
 }
 
 static void raise_on(struct nexus_lun *nl, enum ua_kind kind)
 {
-    if (!(nl->pending & 1u << UA_POWER_ON))
-        nl->pending |= (uint8_t)(1u << kind);
+    if (nl->pending & 1u << UA_POWER_ON)
+        return;
+    nl->pending |= (uint16_t)(1u << kind);
+    if (__builtin_popcount(nl->pending) > NEXUS_MAX_UA)
+        nl->pending &= (uint16_t) ~(1u << (31 - __builtin_clz(nl->pending)));
+}
+
+void nexus_raise(struct nexus *n, uint16_t lun, enum ua_kind kind)
+{
+    struct nexus_lun *nl = find(n, lun);
+
+    if (nl)
+        raise_on(nl, kind);
+}
+
+void ua_raise_others(struct target *t, uint16_t lun, enum ua_kind kind, const struct nexus *but)
+{
+    struct nexus *n;
+
+    list_for_each_entry (n, &t->nexuses, link) {
+        struct nexus_lun *nl = n == but ? NULL : find(n, lun);
+
+        if (nl)
+            raise_on(nl, kind);
+    }
 }
 
 void ua_raise(struct target *t, uint16_t lun, enum ua_kind kind)
+{
+    ua_raise_others(t, lun, kind, NULL);
+}
+
+void ua_raise_port(struct target *t, uint16_t lun, enum ua_kind kind, const struct pr_port *port)
 {
     struct nexus *n;
 
     list_for_each_entry (n, &t->nexuses, link) {
         struct nexus_lun *nl = find(n, lun);
 
-        if (nl)
+        if (nl && pr_port_equal(port, n->initiator, n->isid))
             raise_on(nl, kind);
     }
+}
+
+void nexus_prevent_removal(struct nexus *n, uint16_t lun, bool prevent)
+{
+    struct nexus_lun *nl = prevent ? find_or_make(n, lun) : find(n, lun);
+
+    if (nl)
+        nl->prevents_removal = prevent;
+}
+
+bool removal_prevented(struct target *t, uint16_t lun)
+{
+    struct nexus *n;
+
+    list_for_each_entry (n, &t->nexuses, link) {
+        struct nexus_lun *nl = find(n, lun);
+
+        if (nl && nl->prevents_removal)
+            return true;
+    }
+    return false;
 }
 
 void ua_raise_all_luns(struct target *t, enum ua_kind kind)
@@ -111,7 +165,7 @@ void nexus_clear_ua(struct nexus *n, enum ua_kind kind)
     struct nexus_lun *nl;
 
     list_for_each_entry (nl, &n->luns, link)
-        nl->pending &= (uint8_t) ~(1u << kind);
+        nl->pending &= (uint16_t) ~(1u << kind);
 }
 
 void nexus_note_read(struct nexus *n, uint16_t lun)
@@ -132,6 +186,10 @@ bool lun_in_use(struct lun *lun, char *who, size_t len)
         if (!nl || !nl->read_ns || now_ns() - nl->read_ns > LUN_READER_NS)
             continue;
         snprintf(who, len, "%s reads from LUN %u", n->initiator, lun->number);
+        return true;
+    }
+    if (lun->pr.nr) {
+        snprintf(who, len, "%s is registered with LUN %u", lun->pr.regs[0].port.name, lun->number);
         return true;
     }
     if (!lun->nr_commands)
@@ -156,6 +214,15 @@ void nexuses_forget_lun(struct target *t, uint16_t lun)
 
 void scsi_lun_reset(struct target *t, uint16_t number, struct nexus *by)
 {
+    struct lun *lun = target_find_lun(t, number);
+    struct nexus *n;
+
     (void)by; /* SAM-5 6.3.3: every nexus hears of it, the one that asked for it too */
+    if (lun) {
+        lun_nexus_lost(lun, NULL);
+        mode_reset(lun);
+    }
+    list_for_each_entry (n, &t->nexuses, link)
+        nexus_prevent_removal(n, number, false);
     ua_raise(t, number, UA_DEVICE_RESET);
 }

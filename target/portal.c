@@ -146,6 +146,18 @@ unsigned portal_addresses(const struct conn *c, char (*out)[64])
     return n;
 }
 
+bool portal_address(const char *text, char out[64])
+{
+    struct sockaddr_storage ss;
+    char host[INET6_ADDRSTRLEN + 2];
+
+    if (!parse_address(text, &ss) || !port_of(&ss) || is_wildcard(&ss))
+        return false;
+    host_of(&ss, host);
+    snprintf(out, 64, "%s:%u", host, port_of(&ss));
+    return true;
+}
+
 /* ---- listening -------------------------------------------------------------------- */
 
 static void accept_all(bool on)
@@ -280,20 +292,14 @@ static bool drain(struct conn *c, void *arg)
     return true;
 }
 
-#define ASYNC_DROP_SESSION 3 /* RFC 7143 11.9.1: all connections of the session are dropped */
-
 /* What has nothing under way any more is told, and closed when that is sent. */
 static bool end_if_idle(struct conn *c, void *arg)
 {
-    uint8_t bhs[PDU_BHS_BYTES];
     unsigned *left = arg;
 
     (*left)++;
-    if (c->state != CONN_FULL || c->session->nr_tasks || !list_empty(&c->tx.ops))
-        return true;
-    pdu_async(bhs, ASYNC_DROP_SESSION, 0, (uint16_t)c->session->params.time2wait_s, 0);
-    if (conn_send_pdu(c, bhs, NULL, 0, true))
-        conn_end(c);
+    if (c->state == CONN_FULL && !c->session->nr_tasks && list_empty(&c->tx.ops))
+        conn_dismiss(c, NULL);
     return true;
 }
 

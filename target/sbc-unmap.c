@@ -17,33 +17,67 @@
 
 /* cmd->nr_blocks is the number of descriptors, cmd->lba the next one: the CDB has neither field. */
 
-static const uint8_t *unmap_desc(const struct scsi_cmd *cmd, uint64_t i)
+static uint8_t *unmap_desc(const struct scsi_cmd *cmd, uint64_t i)
 {
     return cmd->buf + UNMAP_HDR_BYTES + i * UNMAP_DESC_BYTES;
 }
 
+static uint32_t cache_flags(const struct scsi_cmd *cmd)
+{
+    return cmd->lun->write_cache ? 0 : BLK_FUA;
+}
+
 static void unmap_next(struct scsi_cmd *cmd);
 
-/* A disk that can't discard keeps the data: UNMAP is a request, not an order. */
+/* The part that is done leaves its descriptor. A disk that can do neither keeps the data: UNMAP is
+ * a request, not an order. */
 static void unmap_done(struct scsi_cmd *cmd)
 {
-    cmd->lba++;
+    uint32_t done = (uint32_t)(cmd->req.length_bytes >> cmd->lun->block_shift);
+    uint8_t *d = unmap_desc(cmd, cmd->lba);
+
+    put_be64(d, get_be64(d) + done);
+    put_be32(d + 8, get_be32(d + 8) - done);
     unmap_next(cmd);
+}
+
+/*
+ * Whole allocation units are given back; what sticks out at either end is zeroed, so that all of
+ * it reads zeros as LBPRZ says, whatever the unit.
+ */
+static void unmap_part(struct scsi_cmd *cmd, uint64_t off, uint64_t end)
+{
+    const struct blk_node *node = blk_head_node(&cmd->lun->head);
+    uint64_t unit = MAX_OF(node->limits.granularity_bytes, 1u);
+    uint64_t first = round_up_pow2(off, unit);
+    uint64_t last = end == node->size_bytes ? end : round_down_pow2(end, unit);
+
+    if (first < last && off == first) {
+        cmd_io(cmd, BLK_DISCARD, 0, off, last - off, NULL, unmap_next, unmap_done);
+        return;
+    }
+    if (first < last && off < first)
+        end = first;
+    cmd_io(cmd, BLK_WRITE_ZEROES, BLK_MAY_UNMAP | cache_flags(cmd), off, end - off, NULL,
+           unmap_next, unmap_done);
 }
 
 static void unmap_next(struct scsi_cmd *cmd)
 {
     for (; cmd->lba < cmd->nr_blocks; cmd->lba++) {
         const uint8_t *d = unmap_desc(cmd, cmd->lba);
-        uint32_t blocks = get_be32(d + 8);
+        uint64_t off = lun_blocks_to_bytes(cmd->lun, get_be64(d));
+        uint64_t bytes = lun_blocks_to_bytes(cmd->lun, get_be32(d + 8));
 
-        if (!blocks)
+        if (!bytes)
             continue;
-        cmd_io(cmd, BLK_DISCARD, 0, lun_blocks_to_bytes(cmd->lun, get_be64(d)),
-               lun_blocks_to_bytes(cmd->lun, blocks), NULL, unmap_next, unmap_done);
+        unmap_part(cmd, off, off + bytes);
         return;
     }
-    cmd_good(cmd);
+    if (cmd->lun->write_cache)
+        cmd_good(cmd);
+    else
+        cmd_flush(cmd); /* DISCARD has no FUA */
 }
 
 /* False: the command has ended. */
@@ -154,7 +188,7 @@ static void same_data_done(struct scsi_cmd *cmd)
 static void same_data(struct scsi_cmd *cmd)
 {
     same_step(cmd, cmd->buf_alloc);
-    cmd_io(cmd, BLK_WRITE, 0, cmd_lba_bytes(cmd), cmd->buf_len, cmd->buf, same_data,
+    cmd_io(cmd, BLK_WRITE, cache_flags(cmd), cmd_lba_bytes(cmd), cmd->buf_len, cmd->buf, same_data,
            same_data_done);
 }
 
@@ -169,8 +203,8 @@ static void same_zero_data_submit(struct scsi_cmd *cmd)
 {
     memset(cmd->buf, 0, cmd->buf_alloc);
     same_step(cmd, cmd->buf_alloc);
-    cmd_io(cmd, BLK_WRITE, 0, cmd_lba_bytes(cmd), cmd->buf_len, cmd->buf, same_zero_data,
-           same_zero_data_done);
+    cmd_io(cmd, BLK_WRITE, cache_flags(cmd), cmd_lba_bytes(cmd), cmd->buf_len, cmd->buf,
+           same_zero_data, same_zero_data_done);
 }
 
 /* For a disk without WRITE_ZEROES. */
@@ -195,8 +229,8 @@ static void same_zeroes_done(struct scsi_cmd *cmd)
 static void same_zeroes(struct scsi_cmd *cmd)
 {
     same_step(cmd, SAME_STEP_BYTES);
-    cmd_io(cmd, BLK_WRITE_ZEROES, cmd->cdb[1] & WS_UNMAP ? BLK_MAY_UNMAP : 0, cmd_lba_bytes(cmd),
-           cmd->buf_len, NULL, same_zeroes, same_zeroes_done);
+    cmd_io(cmd, BLK_WRITE_ZEROES, cache_flags(cmd) | (cmd->cdb[1] & WS_UNMAP ? BLK_MAY_UNMAP : 0),
+           cmd_lba_bytes(cmd), cmd->buf_len, NULL, same_zeroes, same_zeroes_done);
 }
 
 /* LBPRZ is 1: only zeros may be unmapped, any other block is written as it is. */
@@ -228,13 +262,8 @@ void sbc_write_same(struct scsi_cmd *cmd)
         cmd_fail_cdb_field(cmd, 1, 4);
         return;
     }
-    if (!cmd->nr_blocks) /* WSNZ is 0: up to the end */
-        cmd->nr_blocks = lun->capacity_blocks - cmd->lba;
-    if (!cmd->nr_blocks) {
-        cmd_fail_info(cmd, SENSE_LBA_OUT_OF_RANGE, cmd->lba);
-        return;
-    }
-    if (cmd->nr_blocks > LUN_MAX_WRITE_SAME_BYTES >> lun->block_shift) {
+    if (!cmd->nr_blocks || /* WSNZ is 1: it is not "up to the end" */
+        cmd->nr_blocks > LUN_MAX_WRITE_SAME_BYTES >> lun->block_shift) {
         cmd_fail_cdb_field(cmd, cmd->op->len.at, -1);
         return;
     }

@@ -56,6 +56,7 @@ static void finish(struct scsi_cmd *cmd)
     struct lun *lun = cmd->lun;
 
     cmd_put_buf(cmd);
+    cmd_unlock(cmd);
     free(cmd->priv);
     cmd->priv = NULL;
     cmd->aborted = cmd->abort_requested;
@@ -110,7 +111,7 @@ void cmd_reply(struct scsi_cmd *cmd, uint32_t len)
 static void end_with_sense(struct scsi_cmd *cmd, const struct sense *s)
 {
     cmd->status = SCSI_CHECK_CONDITION;
-    cmd->sense_len = (uint16_t)sense_build(cmd->sense, s, false); /* D_SENSE is 0 */
+    cmd->sense_len = (uint16_t)sense_build(cmd->sense, s, cmd->lun && cmd->lun->sense_descriptor);
     cmd->transfer_bytes = cmd->moved_bytes;
     cmd_end(cmd);
 }
@@ -148,17 +149,26 @@ static void end_busy(struct scsi_cmd *cmd, enum scsi_status status)
     cmd_end(cmd);
 }
 
+/* By what failed, not by what was asked for: SYNCHRONIZE CACHE, the read of COMPARE AND WRITE. */
 void cmd_fail_errno(struct scsi_cmd *cmd, int err)
 {
-    bool write = cmd->op->flags & OPF_WRITE;
+    bool write = cmd->req.verb != BLK_READ && cmd->req.verb != BLK_STATUS;
     enum sense_id id = sense_of_errno(err, write);
 
-    if (err == -ENOMEM || err == -EAGAIN)
+    if (err == -ENOMEM || err == -EAGAIN) {
         end_busy(cmd, SCSI_BUSY);
-    else if (id == SENSE_READ_ERROR || id == SENSE_WRITE_ERROR)
+        return;
+    }
+    lun_note_error(cmd->lun, write, -err);
+    if (id == SENSE_READ_ERROR || id == SENSE_WRITE_ERROR)
         cmd_fail_info(cmd, id, cmd->lba + (cmd->moved_bytes >> cmd->lun->block_shift));
     else
         cmd_fail(cmd, id);
+}
+
+void cmd_conflict(struct scsi_cmd *cmd)
+{
+    end_busy(cmd, SCSI_RESERVATION_CONFLICT);
 }
 
 /* ---- buffers and data ---------------------------------------------------------------- */
@@ -251,7 +261,7 @@ static void wait_for_source(struct scsi_cmd *cmd)
         end_busy(cmd, SCSI_BUSY);
         break;
     case PARK_TIMEOUT:
-        cmd_fail(cmd, SENSE_SOURCE_TIMEOUT);
+        cmd_fail_errno(cmd, -ETIMEDOUT);
         break;
     }
 }
@@ -261,6 +271,8 @@ static void io_done(struct blk_req *req)
     struct scsi_cmd *cmd = req->opaque;
     bool optional = req->verb == BLK_WRITE_ZEROES || req->verb == BLK_DISCARD;
 
+    if (list_is_linked(&cmd->io_range.link))
+        lun_range_leave(cmd->lun, &cmd->io_range);
     if (cmd->abort_requested) {
         finish(cmd);
     } else if (!req->result || (req->result == -ENOTSUP && optional)) {
@@ -273,6 +285,50 @@ static void io_done(struct blk_req *req)
     }
 }
 
+/* Its own lock covers what it does. */
+static bool range_is_free(struct scsi_cmd *cmd)
+{
+    struct lun_range *r = &cmd->io_range;
+
+    if (!cmd->req.length_bytes || list_is_linked(&cmd->lock.link))
+        return true;
+    r->start = cmd->req.offset_bytes;
+    r->end = r->start + cmd->req.length_bytes;
+    return lun_range_enter(cmd->lun, r);
+}
+
+static void io_range_free(struct lun_range *r)
+{
+    struct scsi_cmd *cmd = container_of(r, struct scsi_cmd, io_range);
+
+    cmd->phase = PH_IO;
+    blk_head_submit(&cmd->lun->head, &cmd->req);
+}
+
+static void lock_free(struct lun_range *r)
+{
+    struct scsi_cmd *cmd = container_of(r, struct scsi_cmd, lock);
+
+    cmd->next(cmd);
+}
+
+void cmd_lock(struct scsi_cmd *cmd, uint64_t offset_bytes, uint64_t length_bytes,
+              void (*next)(struct scsi_cmd *))
+{
+    cmd->lock.start = offset_bytes;
+    cmd->lock.end = offset_bytes + length_bytes;
+    cmd->phase = PH_RANGE;
+    cmd->next = next;
+    if (lun_range_enter(cmd->lun, &cmd->lock))
+        next(cmd);
+}
+
+void cmd_unlock(struct scsi_cmd *cmd)
+{
+    if (list_is_linked(&cmd->lock.link))
+        lun_range_leave(cmd->lun, &cmd->lock);
+}
+
 void cmd_io(struct scsi_cmd *cmd, enum blk_verb verb, uint32_t flags, uint64_t offset_bytes,
             uint64_t length_bytes, void *data, void (*again)(struct scsi_cmd *),
             void (*next)(struct scsi_cmd *))
@@ -283,7 +339,6 @@ void cmd_io(struct scsi_cmd *cmd, enum blk_verb verb, uint32_t flags, uint64_t o
         cmd_fail(cmd, SENSE_LUN_NOT_SUPPORTED);
         return;
     }
-    cmd->phase = PH_IO;
     cmd->again = again;
     cmd->next = next;
     cmd->source_seq = cmd->lun->source_seq;
@@ -297,7 +352,9 @@ void cmd_io(struct scsi_cmd *cmd, enum blk_verb verb, uint32_t flags, uint64_t o
     req->niov = data ? 1 : 0;
     req->done = io_done;
     req->opaque = cmd;
-    blk_head_submit(&cmd->lun->head, req);
+    cmd->phase = PH_RANGE;
+    if (range_is_free(cmd))
+        io_range_free(&cmd->io_range);
 }
 
 /* ---- start --------------------------------------------------------------------------- */
@@ -321,6 +378,18 @@ static void decode_range(struct scsi_cmd *cmd)
     }
 }
 
+/* False: the command has ended. */
+static bool is_ready(struct scsi_cmd *cmd)
+{
+    struct sense s = {.id = SENSE_NONE};
+
+    scsi_not_ready(cmd->lun, &s);
+    if (s.id == SENSE_NONE)
+        return true;
+    end_with_sense(cmd, &s);
+    return false;
+}
+
 /* Checks that rows ask for; false: the command has ended. */
 static bool passes_checks(struct scsi_cmd *cmd)
 {
@@ -334,8 +403,14 @@ static bool passes_checks(struct scsi_cmd *cmd)
         cmd_fail_cdb_field(cmd, 1, 7);
         return false;
     }
-    if (op->flags & OPF_WRITE && !cmd->lun->writable) {
-        cmd_fail(cmd, SENSE_WRITE_PROTECTED);
+    if (cmd->lun && lun_reserved_against(cmd->lun, cmd)) {
+        cmd_conflict(cmd);
+        return false;
+    }
+    if (op->flags & OPF_READY && !is_ready(cmd))
+        return false;
+    if (op->flags & OPF_WRITE && !lun_writes_allowed(cmd->lun)) {
+        cmd_fail(cmd, cmd->lun->writable ? SENSE_SOFTWARE_PROTECTED : SENSE_WRITE_PROTECTED);
         return false;
     }
     if (!(op->flags & OPF_MEDIUM))
@@ -345,8 +420,7 @@ static bool passes_checks(struct scsi_cmd *cmd)
         cmd_fail_info(cmd, SENSE_LBA_OUT_OF_RANGE, cmd->lba);
         return false;
     }
-    if (op->flags & OPF_TRANSFER &&
-        cmd->nr_blocks > LUN_MAX_TRANSFER_BYTES >> cmd->lun->block_shift) {
+    if (op->flags & OPF_TRANSFER && cmd->nr_blocks > LUN_MAX_TRANSFER_BLOCKS) {
         cmd_fail_cdb_field(cmd, op->len.at, -1);
         return false;
     }
@@ -391,6 +465,12 @@ static void init_own_fields(struct scsi_cmd *cmd)
     list_init(&cmd->park_link);
     list_init(&cmd->buf_waiter.link);
     list_init(&cmd->defer.link);
+    list_init(&cmd->io_range.link);
+    cmd->io_range.exclusive = false;
+    cmd->io_range.go = io_range_free;
+    list_init(&cmd->lock.link);
+    cmd->lock.exclusive = true;
+    cmd->lock.go = lock_free;
     cmd->lun = NULL;
     if (!scsi_lun_decode(cmd->lun_field, &number))
         cmd->lun = target_find_lun(cmd->nexus->target, number);
@@ -401,6 +481,7 @@ static void init_own_fields(struct scsi_cmd *cmd)
     cmd->park_deadline_ns = 0;
     cmd->phase = PH_NEW;
     cmd->abort_requested = false;
+    cmd->aborted_by = NULL;
     cmd->priv = NULL;
 }
 
@@ -448,6 +529,12 @@ void scsi_cmd_abort(struct scsi_cmd *cmd)
         break;
     case PH_HELD:
         lun_unhold(cmd->lun, cmd);
+        cmd_end(cmd);
+        break;
+    case PH_RANGE:
+        if (list_is_linked(&cmd->io_range.link))
+            lun_range_leave(cmd->lun, &cmd->io_range);
+        cmd_unlock(cmd);
         cmd_end(cmd);
         break;
     case PH_NEW:

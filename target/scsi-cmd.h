@@ -20,6 +20,7 @@ enum cmd_phase {
     PH_DATA_OUT, /* the transport fills buf */
     PH_DATA_IN,  /* the transport has the chunk; its buffer is no longer ours */
     PH_IO,       /* req is in the graph */
+    PH_RANGE,    /* waits for its range of the medium */
     PH_PARKED,   /* in lun->parked */
     PH_WALK,     /* a coroutine works for it */
     PH_ENDING,   /* complete() comes this turn */
@@ -46,6 +47,15 @@ void cmd_io(struct scsi_cmd *cmd, enum blk_verb verb, uint32_t flags, uint64_t o
             uint64_t length_bytes, void *data, void (*again)(struct scsi_cmd *),
             void (*next)(struct scsi_cmd *));
 
+/*
+ * From here to cmd_unlock() (or its end) no other command's request touches the bytes [offset,
+ * offset + length) of the LUN. Data-out is there before: whoever waits for an initiator holds
+ * nothing up.
+ */
+void cmd_lock(struct scsi_cmd *cmd, uint64_t offset_bytes, uint64_t length_bytes,
+              void (*next)(struct scsi_cmd *));
+void cmd_unlock(struct scsi_cmd *cmd);
+
 /* Ends: with cmd->status as it is, later this turn. */
 void cmd_end(struct scsi_cmd *cmd);
 /* Ends GOOD, now; only from a request's completion (cmd_io's next). */
@@ -60,9 +70,20 @@ void cmd_fail_info(struct scsi_cmd *cmd, enum sense_id id, uint64_t info);
 void cmd_fail_cdb_field(struct scsi_cmd *cmd, uint16_t byte, int bit); /* bit -1: whole byte */
 void cmd_fail_param_field(struct scsi_cmd *cmd, uint16_t byte);
 void cmd_fail_errno(struct scsi_cmd *cmd, int err);
+void cmd_conflict(struct scsi_cmd *cmd); /* RESERVATION CONFLICT */
 
 /* The lun.c side: goes on with a command that was held, or whose source is back. */
 void cmd_run(struct scsi_cmd *cmd);
+
+/* ---- sbc.c: for commands that take blocks ---- */
+/* Whole blocks that the initiator gives. */
+uint64_t cmd_write_total(const struct scsi_cmd *cmd);
+/* Of the next chunk. */
+uint32_t cmd_write_chunk(const struct scsi_cmd *cmd, uint32_t max_bytes);
+/* BLK_FUA or nothing. */
+uint32_t cmd_write_flags(const struct scsi_cmd *cmd);
+/* Ends GOOD when all that was written is durable. */
+void cmd_flush(struct scsi_cmd *cmd);
 
 static inline uint64_t cmd_lba_bytes(const struct scsi_cmd *cmd)
 {

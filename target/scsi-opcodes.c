@@ -26,17 +26,19 @@
 #define FF4 0xff, 0xff, 0xff, 0xff
 #define FF8 FF4, FF4
 
-#define READ_FLAGS  (OPF_MEDIUM | OPF_TRANSFER)
-#define WRITE_FLAGS (OPF_MEDIUM | OPF_TRANSFER | OPF_WRITE)
+#define READ_FLAGS  (OPF_MEDIUM | OPF_READY | OPF_TRANSFER)
+#define WRITE_FLAGS (OPF_MEDIUM | OPF_READY | OPF_TRANSFER | OPF_WRITE)
 
 static const struct scsi_opcode service_action_in[SCSI_NR_SA] = {
-    [0x10] = REPLY("READ CAPACITY(16)", sbc_read_capacity16, RESV_ALLOWED, .cdb_len = 16,
-                   .len = AT(10, 4), .usage = {0x9e, 0x1f, [10] = FF4}),
-    [0x12] = OP("GET LBA STATUS", sbc_get_lba_status, RESV_READ, .dir = DIR_IN, .cdb_len = 16,
-                .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x9e, 0x1f, FF8, FF4}),
+    [0x10] = REPLY("READ CAPACITY(16)", sbc_read_capacity16, RESV_ALLOWED, .flags = OPF_READY,
+                   .cdb_len = 16, .len = AT(10, 4), .usage = {0x9e, 0x1f, [10] = FF4}),
+    [0x12] = OP("GET LBA STATUS", sbc_get_lba_status, RESV_READ, .dir = DIR_IN, .flags = OPF_READY,
+                .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x9e, 0x1f, FF8, FF4}),
 };
 
 static const struct scsi_opcode maintenance_in[SCSI_NR_SA] = {
+    [0x0a] = REPLY("REPORT TARGET PORT GROUPS", spc_report_target_ports, RESV_ALLOWED,
+                   .cdb_len = 12, .len = AT(6, 4), .usage = {0xa3, 0xff, [6] = FF4}),
     [0x0c] = REPLY("REPORT SUPPORTED OPERATION CODES", spc_report_opcodes, RESV_ALLOWED,
                    .cdb_len = 12, .len = AT(6, 4), .usage = {0xa3, 0x1f, 0x87, 0xff, FF2, FF4}),
     [0x0d] = REPLY("REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", spc_report_tmfs, RESV_ALLOWED,
@@ -45,59 +47,158 @@ static const struct scsi_opcode maintenance_in[SCSI_NR_SA] = {
 
 static const struct scsi_opcode cow_layer[SCSI_NR_SA] = {
     [COWL_SA_LAYER_STATUS] = OP("GET LAYER STATUS", cowl_get_layer_status, RESV_READ, .dir = DIR_IN,
-                                .flags = OPF_COWL, .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4),
-                                .usage = {COWL_OPCODE, 0x1f, FF8, FF4, 0xff}),
+                                .flags = OPF_COWL | OPF_READY, .cdb_len = 16, .lba = AT(2, 8),
+                                .len = AT(10, 4), .usage = {COWL_OPCODE, 0x1f, FF8, FF4, 0xff}),
+};
+
+#define PR_IN(name_)                                                                  \
+    OP(name_, spc_pr_in, RESV_ALLOWED, .dir = DIR_IN, .flags = OPF_PR, .cdb_len = 10, \
+       .len = AT(7, 2), .usage = {0x5e, 0x1f, [7] = FF2})
+
+static const struct scsi_opcode pr_in[SCSI_NR_SA] = {
+    [0x00] = PR_IN("PERSISTENT RESERVE IN, READ KEYS"),
+    [0x01] = PR_IN("PERSISTENT RESERVE IN, READ RESERVATION"),
+    [0x02] = PR_IN("PERSISTENT RESERVE IN, REPORT CAPABILITIES"),
+    [0x03] = PR_IN("PERSISTENT RESERVE IN, READ FULL STATUS"),
+};
+
+/* Who may do which is decided by the registrations themselves. */
+#define PR_OUT(name_, scope_type_)                                                      \
+    OP(name_, spc_pr_out, RESV_ALLOWED, .dir = DIR_OUT, .flags = OPF_PR, .cdb_len = 10, \
+       .len = AT(5, 4), .usage = {0x5f, 0x1f, scope_type_, [5] = FF4})
+
+static const struct scsi_opcode pr_out[SCSI_NR_SA] = {
+    [PR_REGISTER] = PR_OUT("PERSISTENT RESERVE OUT, REGISTER", 0x00),
+    [PR_RESERVE] = PR_OUT("PERSISTENT RESERVE OUT, RESERVE", 0xff),
+    [PR_RELEASE] = PR_OUT("PERSISTENT RESERVE OUT, RELEASE", 0xff),
+    [PR_CLEAR] = PR_OUT("PERSISTENT RESERVE OUT, CLEAR", 0x00),
+    [PR_PREEMPT] = PR_OUT("PERSISTENT RESERVE OUT, PREEMPT", 0xff),
+    [PR_PREEMPT_AND_ABORT] = PR_OUT("PERSISTENT RESERVE OUT, PREEMPT AND ABORT", 0xff),
+    [PR_REGISTER_AND_IGNORE] =
+        PR_OUT("PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY", 0x00),
+    [PR_REGISTER_AND_MOVE] = PR_OUT("PERSISTENT RESERVE OUT, REGISTER AND MOVE", 0x00),
+};
+
+static const struct scsi_opcode extended_copy[SCSI_NR_SA] = {
+    [0x00] =
+        OP("EXTENDED COPY(LID1)", spc_extended_copy, RESV_WRITE, .dir = DIR_OUT, .flags = OPF_READY,
+           .cdb_len = 16, .len = AT(10, 4), .usage = {0x83, 0x1f, [10] = FF4}),
+};
+
+static const struct scsi_opcode copy_results[SCSI_NR_SA] = {
+    [0x00] = REPLY("RECEIVE COPY STATUS(LID1)", spc_copy_status, RESV_WRITE, .cdb_len = 16,
+                   .len = AT(10, 4), .usage = {0x84, 0x1f, 0xff, [10] = FF4}),
+    [0x03] = REPLY("RECEIVE COPY OPERATING PARAMETERS", spc_copy_parameters, RESV_WRITE,
+                   .cdb_len = 16, .len = AT(10, 4), .usage = {0x84, 0x1f, [10] = FF4}),
+};
+
+#define SANITIZE(name_)                                                                    \
+    OP(name_, sbc_sanitize, RESV_WRITE, .dir = DIR_OUT, .flags = OPF_WRITE, .cdb_len = 10, \
+       .len = AT(7, 2), .usage = {0x48, 0xbf, [7] = FF2})
+
+static const struct scsi_opcode sanitize[SCSI_NR_SA] = {
+    [0x01] = SANITIZE("SANITIZE, OVERWRITE"),
+    [0x02] = SANITIZE("SANITIZE, BLOCK ERASE"),
+    [0x1f] = SANITIZE("SANITIZE, EXIT FAILURE MODE"),
 };
 
 static const struct scsi_opcode table[256] = {
-    [0x00] = OP("TEST UNIT READY", spc_good, RESV_ALLOWED, .cdb_len = 6, .usage = {0x00}),
+    [0x00] = OP("TEST UNIT READY", spc_good, RESV_UNIT, .flags = OPF_READY, .cdb_len = 6,
+                .usage = {0x00}),
     [0x03] = REPLY("REQUEST SENSE", spc_request_sense, RESV_ALLOWED, .ua = UA_RETURN,
                    .flags = OPF_NO_LUN, .cdb_len = 6, .len = AT(4, 1),
                    .usage = {0x03, 0x01, [4] = 0xff}),
+    [0x04] = OP("FORMAT UNIT", sbc_format_unit, RESV_WRITE, .flags = OPF_WRITE | OPF_READY,
+                .cdb_len = 6, .usage = {0x04, 0xff}),
     [0x08] = OP("READ(6)", sbc_read, RESV_READ, .dir = DIR_IN, .flags = READ_FLAGS, .cdb_len = 6,
                 .lba = AT(1, 3), .len = AT(4, 1), .usage = {0x08, 0x1f, FF2, 0xff}),
     [0x0a] = OP("WRITE(6)", sbc_write, RESV_WRITE, .dir = DIR_OUT, .flags = WRITE_FLAGS,
                 .cdb_len = 6, .lba = AT(1, 3), .len = AT(4, 1), .usage = {0x0a, 0x1f, FF2, 0xff}),
     [0x12] = REPLY("INQUIRY", spc_inquiry, RESV_ALLOWED, .ua = UA_KEEP, .flags = OPF_NO_LUN,
                    .cdb_len = 6, .len = AT(3, 2), .usage = {0x12, 0x01, 0xff, FF2}),
+    [0x15] = OP("MODE SELECT(6)", mode_select, RESV_WRITE, .dir = DIR_OUT, .cdb_len = 6,
+                .len = AT(4, 1), .usage = {0x15, 0x11, [4] = 0xff}),
+    [0x16] = OP("RESERVE(6)", spc_reserve, RESV_UNIT, .flags = OPF_RESERVE, .cdb_len = 6,
+                .usage = {0x16, 0x1f}),
+    [0x17] = OP("RELEASE(6)", spc_release, RESV_ALLOWED, .flags = OPF_RESERVE, .cdb_len = 6,
+                .usage = {0x17, 0x1f}),
     [0x1a] = REPLY("MODE SENSE(6)", mode_sense, RESV_WRITE, .cdb_len = 6, .len = AT(4, 1),
                    .usage = {0x1a, 0x08, FF2, 0xff}),
     [0x1b] = OP("START STOP UNIT", sbc_start_stop, RESV_WRITE, .cdb_len = 6,
                 .usage = {0x1b, 0x00, [4] = 0xf7}),
-    [0x25] = REPLY("READ CAPACITY(10)", sbc_read_capacity10, RESV_ALLOWED, .cdb_len = 10,
-                   .usage = {0x25}),
+    [0x1c] = REPLY("RECEIVE DIAGNOSTIC RESULTS", spc_receive_diagnostic, RESV_WRITE, .cdb_len = 6,
+                   .len = AT(3, 2), .usage = {0x1c, 0x01, 0xff, FF2}),
+    [0x1d] = OP("SEND DIAGNOSTIC", spc_send_diagnostic, RESV_WRITE, .cdb_len = 6, .len = AT(3, 2),
+                .usage = {0x1d, 0xf7, [3] = FF2}),
+    [0x1e] = OP("PREVENT ALLOW MEDIUM REMOVAL", spc_prevent_removal, RESV_WRITE,
+                .flags = OPF_REMOVABLE, .cdb_len = 6, .usage = {0x1e, [4] = 0x03}),
+    [0x25] = REPLY("READ CAPACITY(10)", sbc_read_capacity10, RESV_ALLOWED, .flags = OPF_READY,
+                   .cdb_len = 10, .usage = {0x25}),
     [0x28] =
         OP("READ(10)", sbc_read, RESV_READ, .dir = DIR_IN, .flags = READ_FLAGS | OPF_PROTECT,
            .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x28, 0xf8, FF4, 0x00, FF2}),
     [0x2a] =
         OP("WRITE(10)", sbc_write, RESV_WRITE, .dir = DIR_OUT, .flags = WRITE_FLAGS | OPF_PROTECT,
            .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x2a, 0xf8, FF4, 0x00, FF2}),
+    [0x2e] = OP("WRITE AND VERIFY(10)", sbc_write_verify, RESV_WRITE, .dir = DIR_OUT,
+                .flags = WRITE_FLAGS | OPF_PROTECT, .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2),
+                .usage = {0x2e, 0xf6, FF4, 0x00, FF2}),
     [0x2f] =
         OP("VERIFY(10)", sbc_verify, RESV_READ, .dir = DIR_OUT, .flags = READ_FLAGS | OPF_PROTECT,
            .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x2f, 0xf6, FF4, 0x00, FF2}),
+    [0x34] =
+        OP("PRE-FETCH(10)", sbc_prefetch, RESV_READ, .flags = OPF_MEDIUM | OPF_READY, .cdb_len = 10,
+           .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x34, 0x00, FF4, 0x00, FF2}),
     [0x35] =
-        OP("SYNCHRONIZE CACHE(10)", sbc_sync_cache, RESV_WRITE, .flags = OPF_MEDIUM, .cdb_len = 10,
-           .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x35, 0x00, FF4, 0x00, FF2}),
+        OP("SYNCHRONIZE CACHE(10)", sbc_sync_cache, RESV_WRITE, .flags = OPF_MEDIUM | OPF_READY,
+           .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x35, 0x00, FF4, 0x00, FF2}),
+    [0x37] = REPLY("READ DEFECT DATA(10)", sbc_read_defects, RESV_ALLOWED, .cdb_len = 10,
+                   .len = AT(7, 2), .usage = {0x37, 0x00, 0x1f, [7] = FF2}),
     [0x41] = OP("WRITE SAME(10)", sbc_write_same, RESV_WRITE, .dir = DIR_OUT,
-                .flags = OPF_MEDIUM | OPF_WRITE | OPF_PROTECT, .cdb_len = 10, .lba = AT(2, 4),
-                .len = AT(7, 2), .usage = {0x41, 0xf8, FF4, 0x00, FF2}),
-    [0x42] = OP("UNMAP", sbc_unmap, RESV_WRITE, .dir = DIR_OUT, .flags = OPF_WRITE, .cdb_len = 10,
-                .len = AT(7, 2), .usage = {0x42, 0x01, [7] = FF2}),
+                .flags = OPF_MEDIUM | OPF_READY | OPF_WRITE | OPF_PROTECT, .cdb_len = 10,
+                .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x41, 0xf8, FF4, 0x00, FF2}),
+    [0x42] = OP("UNMAP", sbc_unmap, RESV_WRITE, .dir = DIR_OUT, .flags = OPF_WRITE | OPF_READY,
+                .cdb_len = 10, .len = AT(7, 2), .usage = {0x42, 0x01, [7] = FF2}),
+    [0x48] = {.name = "SANITIZE", .by_sa = sanitize},
+    [0x4d] = OP("LOG SENSE", spc_log_sense, RESV_ALLOWED, .dir = DIR_IN, .cdb_len = 10,
+                .len = AT(7, 2), .usage = {0x4d, 0x01, FF2, 0x00, FF2, FF2}),
+    [0x55] = OP("MODE SELECT(10)", mode_select, RESV_WRITE, .dir = DIR_OUT, .cdb_len = 10,
+                .len = AT(7, 2), .usage = {0x55, 0x11, [7] = FF2}),
+    [0x56] = OP("RESERVE(10)", spc_reserve, RESV_UNIT, .flags = OPF_RESERVE, .cdb_len = 10,
+                .usage = {0x56, 0x1f}),
+    [0x57] = OP("RELEASE(10)", spc_release, RESV_ALLOWED, .flags = OPF_RESERVE, .cdb_len = 10,
+                .usage = {0x57, 0x1f}),
     [0x5a] = REPLY("MODE SENSE(10)", mode_sense, RESV_WRITE, .cdb_len = 10, .len = AT(7, 2),
                    .usage = {0x5a, 0x18, FF2, [7] = FF2}),
+    [0x5e] = {.name = "PERSISTENT RESERVE IN", .by_sa = pr_in},
+    [0x5f] = {.name = "PERSISTENT RESERVE OUT", .by_sa = pr_out},
+    [0x83] = {.name = "THIRD-PARTY COPY OUT", .by_sa = extended_copy},
+    [0x84] = {.name = "THIRD-PARTY COPY IN", .by_sa = copy_results},
     [0x88] = OP("READ(16)", sbc_read, RESV_READ, .dir = DIR_IN, .flags = READ_FLAGS | OPF_PROTECT,
                 .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x88, 0xf8, FF8, FF4}),
     [0x8a] =
         OP("WRITE(16)", sbc_write, RESV_WRITE, .dir = DIR_OUT, .flags = WRITE_FLAGS | OPF_PROTECT,
            .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x8a, 0xf8, FF8, FF4}),
+    [0x89] = OP("COMPARE AND WRITE", sbc_compare_and_write, RESV_WRITE, .dir = DIR_OUT,
+                .flags = OPF_MEDIUM | OPF_READY | OPF_WRITE | OPF_PROTECT, .cdb_len = 16,
+                .lba = AT(2, 8), .len = AT(13, 1), .usage = {0x89, 0xf8, FF8, [13] = 0xff}),
+    [0x8b] = OP("ORWRITE(16)", sbc_orwrite, RESV_WRITE, .dir = DIR_OUT,
+                .flags = WRITE_FLAGS | OPF_PROTECT, .cdb_len = 16, .lba = AT(2, 8),
+                .len = AT(10, 4), .usage = {0x8b, 0xf8, FF8, FF4}),
+    [0x8e] = OP("WRITE AND VERIFY(16)", sbc_write_verify, RESV_WRITE, .dir = DIR_OUT,
+                .flags = WRITE_FLAGS | OPF_PROTECT, .cdb_len = 16, .lba = AT(2, 8),
+                .len = AT(10, 4), .usage = {0x8e, 0xf6, FF8, FF4}),
     [0x8f] =
         OP("VERIFY(16)", sbc_verify, RESV_READ, .dir = DIR_OUT, .flags = READ_FLAGS | OPF_PROTECT,
            .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x8f, 0xf6, FF8, FF4}),
-    [0x91] = OP("SYNCHRONIZE CACHE(16)", sbc_sync_cache, RESV_WRITE, .flags = OPF_MEDIUM,
-                .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x91, 0x00, FF8, FF4}),
+    [0x90] = OP("PRE-FETCH(16)", sbc_prefetch, RESV_READ, .flags = OPF_MEDIUM | OPF_READY,
+                .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x90, 0x00, FF8, FF4}),
+    [0x91] =
+        OP("SYNCHRONIZE CACHE(16)", sbc_sync_cache, RESV_WRITE, .flags = OPF_MEDIUM | OPF_READY,
+           .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x91, 0x00, FF8, FF4}),
     [0x93] = OP("WRITE SAME(16)", sbc_write_same, RESV_WRITE, .dir = DIR_OUT,
-                .flags = OPF_MEDIUM | OPF_WRITE | OPF_PROTECT, .cdb_len = 16, .lba = AT(2, 8),
-                .len = AT(10, 4), .usage = {0x93, 0xf9, FF8, FF4}),
+                .flags = OPF_MEDIUM | OPF_READY | OPF_WRITE | OPF_PROTECT, .cdb_len = 16,
+                .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x93, 0xf9, FF8, FF4}),
     [0x9e] = {.name = "SERVICE ACTION IN(16)", .by_sa = service_action_in},
     [0xa0] = OP("REPORT LUNS", spc_report_luns, RESV_ALLOWED, .dir = DIR_IN, .ua = UA_KEEP,
                 .flags = OPF_NO_LUN, .cdb_len = 12, .len = AT(6, 4),
@@ -108,9 +209,14 @@ static const struct scsi_opcode table[256] = {
     [0xaa] =
         OP("WRITE(12)", sbc_write, RESV_WRITE, .dir = DIR_OUT, .flags = WRITE_FLAGS | OPF_PROTECT,
            .cdb_len = 12, .lba = AT(2, 4), .len = AT(6, 4), .usage = {0xaa, 0xf8, FF8}),
+    [0xae] = OP("WRITE AND VERIFY(12)", sbc_write_verify, RESV_WRITE, .dir = DIR_OUT,
+                .flags = WRITE_FLAGS | OPF_PROTECT, .cdb_len = 12, .lba = AT(2, 4), .len = AT(6, 4),
+                .usage = {0xae, 0xf6, FF8}),
     [0xaf] =
         OP("VERIFY(12)", sbc_verify, RESV_READ, .dir = DIR_OUT, .flags = READ_FLAGS | OPF_PROTECT,
            .cdb_len = 12, .lba = AT(2, 4), .len = AT(6, 4), .usage = {0xaf, 0xf6, FF8}),
+    [0xb7] = REPLY("READ DEFECT DATA(12)", sbc_read_defects, RESV_ALLOWED, .cdb_len = 12,
+                   .len = AT(6, 4), .usage = {0xb7, 0x1f, [6] = FF4}),
     [COWL_OPCODE] = {.name = "COW LAYER", .by_sa = cow_layer},
 };
 
@@ -133,6 +239,8 @@ const struct scsi_opcode *scsi_opcode_find(const uint8_t *cdb, bool *bad_sa)
 
 bool scsi_opcode_on_lun(const struct scsi_opcode *op, const struct lun *lun)
 {
+    if (op->flags & OPF_REMOVABLE)
+        return lun && lun->removable;
     return !(op->flags & OPF_COWL) || (lun && lun->has_cowl);
 }
 

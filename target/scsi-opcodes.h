@@ -18,6 +18,7 @@ enum data_dir { DIR_NONE, DIR_IN, DIR_OUT };
 /* What a reservation of another nexus does to a command (SPC-4 table 66, SBC-3 table 13). */
 enum resv_class {
     RESV_ALLOWED = 1, /* goes through whatever is reserved */
+    RESV_UNIT,        /* ... persistently; conflicts with another nexus' RESERVE */
     RESV_READ,        /* conflicts with exclusive access */
     RESV_WRITE,       /* conflicts with write exclusive and exclusive access */
 };
@@ -29,12 +30,16 @@ enum ua_rule {
 };
 
 enum op_flags {
-    OPF_MEDIUM = 1 << 0,   /* the LBA and length are checked against the capacity */
-    OPF_WRITE = 1 << 1,    /* changes the medium: refused on a read-only LUN */
-    OPF_TRANSFER = 1 << 2, /* MAXIMUM TRANSFER LENGTH holds */
-    OPF_PROTECT = 1 << 3,  /* has RDPROTECT / WRPROTECT / VRPROTECT, which must be 0 */
-    OPF_NO_LUN = 1 << 4,   /* answers even where there is no LUN */
-    OPF_COWL = 1 << 5,     /* only on disks and layers of a chain */
+    OPF_MEDIUM = 1 << 0,    /* the LBA and length are checked against the capacity */
+    OPF_WRITE = 1 << 1,     /* changes the medium: refused on a read-only LUN */
+    OPF_TRANSFER = 1 << 2,  /* MAXIMUM TRANSFER LENGTH holds */
+    OPF_PROTECT = 1 << 3,   /* has RDPROTECT / WRPROTECT / VRPROTECT, which must be 0 */
+    OPF_NO_LUN = 1 << 4,    /* answers even where there is no LUN */
+    OPF_COWL = 1 << 5,      /* only on disks and layers of a chain */
+    OPF_READY = 1 << 6,     /* needs a medium, and none that is being sanitized */
+    OPF_REMOVABLE = 1 << 7, /* only on units with a removable medium */
+    OPF_RESERVE = 1 << 8,   /* RESERVE, RELEASE: not beside persistent reservations */
+    OPF_PR = 1 << 9,        /* PERSISTENT RESERVE: not beside a RESERVE */
 };
 
 /* A big-endian field of the CDB; bytes 0: there is none. */
@@ -49,10 +54,10 @@ struct scsi_opcode {
     /* Fills a zeroed buffer of SCSI_REPLY_BYTES: the bytes of the whole answer, or -1 after
      * a cmd_fail*(). The allocation length is applied afterwards. */
     int (*reply)(struct scsi_cmd *cmd, uint8_t *buf);
-    uint8_t dir;   /* enum data_dir */
-    uint8_t resv;  /* enum resv_class */
-    uint8_t ua;    /* enum ua_rule */
-    uint8_t flags; /* enum op_flags */
+    uint8_t dir;    /* enum data_dir */
+    uint8_t resv;   /* enum resv_class */
+    uint8_t ua;     /* enum ua_rule */
+    uint16_t flags; /* enum op_flags */
     uint8_t cdb_len;
     struct cdb_field lba;
     struct cdb_field len; /* blocks, or for replies the allocation length in bytes */
@@ -84,10 +89,31 @@ int spc_inquiry(struct scsi_cmd *cmd, uint8_t *buf);
 int spc_request_sense(struct scsi_cmd *cmd, uint8_t *buf);
 int spc_report_opcodes(struct scsi_cmd *cmd, uint8_t *buf);
 int spc_report_tmfs(struct scsi_cmd *cmd, uint8_t *buf);
+int spc_report_target_ports(struct scsi_cmd *cmd, uint8_t *buf);
+void spc_send_diagnostic(struct scsi_cmd *cmd);
+int spc_receive_diagnostic(struct scsi_cmd *cmd, uint8_t *buf);
+void spc_prevent_removal(struct scsi_cmd *cmd);
+/* Why the medium can't be used now, into @s->id; SENSE_NONE: it can. */
+struct sense;
+void scsi_not_ready(const struct lun *lun, struct sense *s);
+/* reserve.c */
+void spc_reserve(struct scsi_cmd *cmd);
+void spc_release(struct scsi_cmd *cmd);
+void spc_pr_in(struct scsi_cmd *cmd);
+void spc_pr_out(struct scsi_cmd *cmd);
+/* log-pages.c */
+void spc_log_sense(struct scsi_cmd *cmd);
+/* xcopy.c */
+void spc_extended_copy(struct scsi_cmd *cmd);
+int spc_copy_status(struct scsi_cmd *cmd, uint8_t *buf);
+int spc_copy_parameters(struct scsi_cmd *cmd, uint8_t *buf);
 /* vpd.c */
 int vpd_inquiry(struct scsi_cmd *cmd, uint8_t *buf);
+/* True if this designator (as in VPD 83h, in 24 bytes) is one of the LUN's. */
+bool vpd_designates(const struct lun *lun, const uint8_t *designator);
 /* mode-pages.c */
 int mode_sense(struct scsi_cmd *cmd, uint8_t *buf);
+void mode_select(struct scsi_cmd *cmd);
 /* sbc.c */
 int sbc_read_capacity10(struct scsi_cmd *cmd, uint8_t *buf);
 int sbc_read_capacity16(struct scsi_cmd *cmd, uint8_t *buf);
@@ -96,6 +122,15 @@ void sbc_write(struct scsi_cmd *cmd);
 void sbc_verify(struct scsi_cmd *cmd);
 void sbc_sync_cache(struct scsi_cmd *cmd);
 void sbc_start_stop(struct scsi_cmd *cmd);
+void sbc_prefetch(struct scsi_cmd *cmd);
+int sbc_read_defects(struct scsi_cmd *cmd, uint8_t *buf);
+/* sbc-rmw.c */
+void sbc_compare_and_write(struct scsi_cmd *cmd);
+void sbc_orwrite(struct scsi_cmd *cmd);
+void sbc_write_verify(struct scsi_cmd *cmd);
+/* sanitize.c */
+void sbc_sanitize(struct scsi_cmd *cmd);
+void sbc_format_unit(struct scsi_cmd *cmd);
 /* sbc-unmap.c */
 void sbc_unmap(struct scsi_cmd *cmd);
 void sbc_write_same(struct scsi_cmd *cmd);

@@ -24,6 +24,14 @@ struct lun;
 struct scsi_cmd;
 struct scsi_opcode;
 
+/* A part of a LUN's medium that a command works on: lun-range.c. */
+struct lun_range {
+    struct list_head link; /* in lun->ranges */
+    uint64_t start, end;   /* bytes */
+    bool exclusive, granted;
+    void (*go)(struct lun_range *r); /* it had to wait, and is granted now */
+};
+
 enum scsi_status {
     SCSI_GOOD = 0x00,
     SCSI_CHECK_CONDITION = 0x02,
@@ -36,16 +44,17 @@ enum scsi_status {
 };
 
 enum scsi_task_attr { /* RFC 7143 11.3.1 */
-    SCSI_ATTR_UNTAGGED = 0,
-    SCSI_ATTR_SIMPLE = 1,
-    SCSI_ATTR_ORDERED = 2,
-    SCSI_ATTR_HEAD = 3,
-    SCSI_ATTR_ACA = 4,
+                      SCSI_ATTR_UNTAGGED = 0,
+                      SCSI_ATTR_SIMPLE = 1,
+                      SCSI_ATTR_ORDERED = 2,
+                      SCSI_ATTR_HEAD = 3,
+                      SCSI_ATTR_ACA = 4,
 };
 
 /*
  * An I_T nexus as SCSI sees it: embedded in the iSCSI session, one per session, known to all LUNs
- * of the target. Unit attentions are kept per nexus and LUN, coalesced, at most 5 pending.
+ * of the target. Unit attentions are kept per nexus and LUN, coalesced, at most 5 pending: beyond
+ * that the least important one is dropped.
  */
 #define NEXUS_MAX_UA 5
 struct nexus {
@@ -71,8 +80,7 @@ struct scsi_transport_ops {
      * bufpool_main()) is the transport's from now on; it puts it back when sent, then calls
      * scsi_cmd_data_in_sent(cmd). Ascending, no gaps, one at a time.
      */
-    void (*data_in)(struct scsi_cmd *cmd, uint32_t offset, void *buf, uint32_t len,
-                    uint32_t alloc);
+    void (*data_in)(struct scsi_cmd *cmd, uint32_t offset, void *buf, uint32_t len, uint32_t alloc);
     /*
      * The end: cmd->status, sense and residual fields are set; cmd->last_in (may be NULL) is
      * a last chunk of data-in as for data_in(), the status goes with it where that is allowed
@@ -88,9 +96,9 @@ struct scsi_cmd {
     /* ---- filled by the transport before scsi_cmd_start() ---- */
     const struct scsi_transport_ops *ops;
     struct nexus *nexus;
-    uint8_t lun_field[8]; /* as in the PDU, SAM-5 4.7 */
-    uint8_t cdb[16];      /* of a longer CDB the first 16 bytes; such opcodes are refused */
-    uint8_t attr;         /* enum scsi_task_attr */
+    uint8_t lun_field[8];     /* as in the PDU, SAM-5 4.7 */
+    uint8_t cdb[16];          /* of a longer CDB the first 16 bytes; such opcodes are refused */
+    uint8_t attr;             /* enum scsi_task_attr */
     bool dir_read, dir_write; /* what the initiator said it expects */
     uint32_t edtl_bytes;      /* expected data transfer length */
     uint32_t chunk_bytes;     /* largest data-out chunk worth asking for (MaxBurstLength bound) */
@@ -117,6 +125,8 @@ struct scsi_cmd {
     uint32_t buf_len, buf_alloc;
     struct iovec iov;
     struct blk_req req;
+    struct lun_range io_range; /* listed while req is in the graph or waits for its range */
+    struct lun_range lock;     /* listed from cmd_lock() to cmd_unlock() */
     struct buf_waiter buf_waiter;
     void (*next)(struct scsi_cmd *cmd);  /* goes on when what the phase waits for is there */
     void (*again)(struct scsi_cmd *cmd); /* makes the current block request anew */
@@ -126,7 +136,8 @@ struct scsi_cmd {
     struct deferred defer;
     uint8_t phase; /* enum cmd_phase */
     bool abort_requested;
-    void *priv; /* of a multi-step command, malloc'ed; freed when it ends */
+    const void *aborted_by; /* the PREEMPT AND ABORT that waits for its end */
+    void *priv;             /* of a multi-step command, malloc'ed; freed when it ends */
 };
 
 /* Decodes, checks and starts a command. complete() follows, always. */

@@ -11,11 +11,13 @@
 
 enum sense_key {
     KEY_NO_SENSE = 0x0,
+    KEY_NOT_READY = 0x2,
     KEY_MEDIUM_ERROR = 0x3,
     KEY_HARDWARE_ERROR = 0x4,
     KEY_ILLEGAL_REQUEST = 0x5,
     KEY_UNIT_ATTENTION = 0x6,
     KEY_DATA_PROTECT = 0x7,
+    KEY_COPY_ABORTED = 0xa,
     KEY_MISCOMPARE = 0xe,
 };
 
@@ -37,6 +39,21 @@ static const struct sense_code codes[SENSE_NR] = {
     [SENSE_LBA_OUT_OF_RANGE] = {KEY_ILLEGAL_REQUEST, 0x21, 0x00},
     [SENSE_LUN_NOT_SUPPORTED] = {KEY_ILLEGAL_REQUEST, 0x25, 0x00},
     [SENSE_SAVING_NOT_SUPPORTED] = {KEY_ILLEGAL_REQUEST, 0x39, 0x00},
+    [SENSE_INVALID_RELEASE] = {KEY_ILLEGAL_REQUEST, 0x26, 0x04},
+    [SENSE_NO_REGISTRATION_ROOM] = {KEY_ILLEGAL_REQUEST, 0x55, 0x04},
+    [SENSE_REMOVAL_PREVENTED] = {KEY_ILLEGAL_REQUEST, 0x53, 0x02},
+    [SENSE_TOO_MANY_TARGETS] = {KEY_ILLEGAL_REQUEST, 0x26, 0x06},
+    [SENSE_TOO_MANY_SEGMENTS] = {KEY_ILLEGAL_REQUEST, 0x26, 0x08},
+    [SENSE_BAD_TARGET_TYPE] = {KEY_ILLEGAL_REQUEST, 0x26, 0x07},
+    [SENSE_BAD_SEGMENT_TYPE] = {KEY_ILLEGAL_REQUEST, 0x26, 0x09},
+    [SENSE_COPY_NO_TARGET] = {KEY_COPY_ABORTED, 0x0d, 0x02},
+    [SENSE_COPY_RANGE] = {KEY_COPY_ABORTED, 0x00, 0x00},
+    [SENSE_COPY_FAILED] = {KEY_COPY_ABORTED, 0x0d, 0x00},
+    [SENSE_NO_MEDIUM] = {KEY_NOT_READY, 0x3a, 0x00},
+    [SENSE_SANITIZING] = {KEY_NOT_READY, 0x04, 0x1b},
+    [SENSE_SANITIZE_FAILED] = {KEY_MEDIUM_ERROR, 0x31, 0x03},
+    [SENSE_LAYERS_BELOW] = {KEY_ILLEGAL_REQUEST, 0x2c, 0x00}, /* COMMAND SEQUENCE ERROR */
+    [SENSE_SOFTWARE_PROTECTED] = {KEY_DATA_PROTECT, 0x27, 0x02},
     [SENSE_WRITE_PROTECTED] = {KEY_DATA_PROTECT, 0x27, 0x00},
     [SENSE_NO_SPACE] = {KEY_DATA_PROTECT, 0x27, 0x07}, /* SBC-3 4.7.3.6 */
     [SENSE_READ_ERROR] = {KEY_MEDIUM_ERROR, 0x11, 0x00},
@@ -47,6 +64,13 @@ static const struct sense_code codes[SENSE_NR] = {
     [SENSE_INTERNAL_FAILURE] = {KEY_HARDWARE_ERROR, 0x44, 0x00},
     [SENSE_UA_FIRST + UA_POWER_ON] = {KEY_UNIT_ATTENTION, 0x29, 0x00},
     [SENSE_UA_FIRST + UA_DEVICE_RESET] = {KEY_UNIT_ATTENTION, 0x29, 0x03},
+    [SENSE_UA_FIRST + UA_COMMANDS_CLEARED] = {KEY_UNIT_ATTENTION, 0x2f, 0x00},
+    [SENSE_UA_FIRST + UA_MEDIUM_CHANGED] = {KEY_UNIT_ATTENTION, 0x28, 0x00},
+    [SENSE_UA_FIRST + UA_RESERVATIONS_PREEMPTED] = {KEY_UNIT_ATTENTION, 0x2a, 0x03},
+    [SENSE_UA_FIRST + UA_RESERVATIONS_RELEASED] = {KEY_UNIT_ATTENTION, 0x2a, 0x04},
+    [SENSE_UA_FIRST + UA_REGISTRATIONS_PREEMPTED] = {KEY_UNIT_ATTENTION, 0x2a, 0x05},
+    [SENSE_UA_FIRST + UA_MODE_PARAMETERS] = {KEY_UNIT_ATTENTION, 0x2a, 0x01},
+    [SENSE_UA_FIRST + UA_THIN_THRESHOLD] = {KEY_UNIT_ATTENTION, 0x38, 0x07},
     [SENSE_UA_FIRST + UA_REPORTED_LUNS] = {KEY_UNIT_ATTENTION, 0x3f, 0x0e},
     [SENSE_UA_FIRST + UA_INQUIRY_DATA] = {KEY_UNIT_ATTENTION, 0x3f, 0x03},
     [SENSE_UA_FIRST + UA_CAPACITY] = {KEY_UNIT_ATTENTION, 0x2a, 0x09},
@@ -85,6 +109,17 @@ static void put_field_pointer(uint8_t *b, const struct sense *s)
     put_be16(b + 1, s->field_byte);
 }
 
+/* SPC-4 4.5.2.4.4 */
+static void put_specific(uint8_t *b, const struct sense *s)
+{
+    if (s->has_field) {
+        put_field_pointer(b, s);
+    } else {
+        b[0] = 0x80; /* SKSV */
+        put_be16(b + 1, s->progress);
+    }
+}
+
 static size_t build_fixed(uint8_t *b, const struct sense *s)
 {
     const struct sense_code *c = &codes[s->id];
@@ -98,8 +133,8 @@ static size_t build_fixed(uint8_t *b, const struct sense *s)
     b[7] = 18 - 8;
     b[12] = c->asc;
     b[13] = c->ascq;
-    if (s->has_field)
-        put_field_pointer(b + 15, s);
+    if (s->has_field || s->has_progress)
+        put_specific(b + 15, s);
     return 18;
 }
 
@@ -118,10 +153,10 @@ static size_t build_descriptor(uint8_t *b, const struct sense *s)
         put_be64(b + n + 4, s->info);
         n += 12;
     }
-    if (s->has_field) {
+    if (s->has_field || s->has_progress) {
         b[n] = 0x02;
         b[n + 1] = 0x06;
-        put_field_pointer(b + n + 4, s);
+        put_specific(b + n + 4, s);
         n += 8;
     }
     b[7] = (uint8_t)(n - 8);

@@ -20,7 +20,22 @@ enum sense_id {
     SENSE_LBA_OUT_OF_RANGE,
     SENSE_LUN_NOT_SUPPORTED,
     SENSE_SAVING_NOT_SUPPORTED,
+    SENSE_INVALID_RELEASE,
+    SENSE_NO_REGISTRATION_ROOM,
+    SENSE_REMOVAL_PREVENTED,
+    SENSE_TOO_MANY_TARGETS,
+    SENSE_TOO_MANY_SEGMENTS,
+    SENSE_BAD_TARGET_TYPE,
+    SENSE_BAD_SEGMENT_TYPE,
+    SENSE_COPY_NO_TARGET,
+    SENSE_COPY_RANGE,
+    SENSE_COPY_FAILED,
+    SENSE_NO_MEDIUM,
+    SENSE_SANITIZING,
+    SENSE_SANITIZE_FAILED,
+    SENSE_LAYERS_BELOW,
     SENSE_WRITE_PROTECTED,
+    SENSE_SOFTWARE_PROTECTED,
     SENSE_NO_SPACE,
     SENSE_READ_ERROR,
     SENSE_WRITE_ERROR,
@@ -40,6 +55,8 @@ struct sense {
     bool has_field;
     uint16_t field_byte; /* in the CDB, or in the parameter list (SENSE_INVALID_FIELD_PARAM) */
     int8_t field_bit;    /* highest bit of the field, -1: the whole byte */
+    bool has_progress;
+    uint16_t progress; /* of what makes the unit not ready, in 65536ths */
 };
 
 #define SENSE_MAX_BUILT 32

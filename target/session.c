@@ -156,7 +156,7 @@ void session_close_all_but(const struct target *t, const struct conn *but)
 
     list_for_each_entry_safe (s, tmp, &sessions, link) {
         if (s->target == t && is_live(s) && s->conn != but)
-            conn_close(s->conn, "the target is going away or was reset");
+            conn_dismiss(s->conn, "the target is going away or was reset");
     }
 }
 
@@ -204,7 +204,7 @@ int session_close(uint64_t id, struct error *err)
 
     list_for_each_entry (s, &sessions, link) {
         if (s->id == id && is_live(s)) {
-            conn_close(s->conn, "closed by the administrator");
+            conn_dismiss(s->conn, "closed by the administrator");
             return 0;
         }
     }

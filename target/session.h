@@ -15,9 +15,11 @@
 #include "target/text.h"
 
 #define SESSION_ITT_SLOTS      64
-#define SESSION_MAX_TASKS      256        /* incl. those whose response is still queued */
-#define SESSION_MAX_IMMEDIATE  16         /* commands outside of the window */
-#define SESSION_DATA_MAX_BYTES (8u << 20) /* data of started commands; more wait */
+#define SESSION_MAX_TASKS      256                  /* incl. those whose response is still queued */
+#define SESSION_MAX_IMMEDIATE  16                   /* commands outside of the window */
+#define SESSION_DATA_MAX_BYTES (8u << 20)           /* data of started commands; more wait */
+#define DATA_TOTAL_BYTES       (UINT64_C(64) << 20) /* of bufpool_main(), which they share */
+#define SESSION_SCARCE_NS      10000000000ull /* for CONN_STUCK_NS while half of that is taken */
 #define SESSION_MAX_TMFS       32
 #define SESSION_BLOCKED_NS     1000000000ull /* data-out that SCSI can't take blocks for so long */
 #define ISCSI_PORTAL_GROUP     1
@@ -96,5 +98,7 @@ void login_free(struct conn *c);
  * (of PORTAL_MAX); returns how many.
  */
 unsigned portal_addresses(const struct conn *c, char (*out)[64]);
+/* "ADDR[:PORT]" with brackets and port as TargetAddress has them; false if it is no address. */
+bool portal_address(const char *text, char out[64]);
 
 #endif

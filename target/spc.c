@@ -41,10 +41,13 @@ static int standard_inquiry(const struct scsi_cmd *cmd, uint8_t *b)
     bool is_layer = lun && lun->has_cowl && lun->number;
 
     b[0] = lun ? 0x00 : PQ_NO_LUN;
-    b[2] = 0x06; /* SPC-4 */
-    b[3] = 0x12; /* HISUP, response data format 2 */
+    if (lun && lun->removable)
+        b[1] = 0x80; /* RMB */
+    b[2] = 0x06;     /* SPC-4 */
+    b[3] = 0x12;     /* HISUP, response data format 2 */
     b[4] = 96 - 5;
-    b[7] = 0x02; /* CMDQUE */
+    b[5] = 0x10 | 0x08; /* TPGS: implicit only; 3PC */
+    b[7] = 0x02;        /* CMDQUE */
     memcpy(b + 8, vendor, 8);
     memcpy(b + 16, is_layer ? "LAYER           " : "DISK            ", 16);
     memcpy(b + 32, revision, 4);
@@ -82,6 +85,8 @@ int spc_request_sense(struct scsi_cmd *cmd, uint8_t *buf)
         s.id = SENSE_LUN_NOT_SUPPORTED;
     else if (nexus_take_ua(cmd->nexus, cmd->lun->number, &ua))
         s.id = SENSE_UA_FIRST + ua;
+    else
+        scsi_not_ready(cmd->lun, &s);
     return (int)sense_build(buf, &s, cmd->cdb[1] & 0x01);
 }
 
@@ -141,6 +146,13 @@ static size_t put_timeouts(uint8_t *b)
     return TIMEOUTS_LEN;
 }
 
+/* SANITIZE is there to say why it is refused. */
+static bool reported(const struct scsi_opcode *op, const struct lun *lun)
+{
+    return scsi_opcode_on_lun(op, lun) &&
+           !(op->start == sbc_sanitize && lun && lun_has_layer_below(lun));
+}
+
 static size_t put_command(uint8_t *b, const struct scsi_opcode *op, uint8_t opcode, bool has_sa,
                           uint16_t sa, bool rctd)
 {
@@ -159,7 +171,7 @@ static size_t put_group(uint8_t *b, const struct scsi_cmd *cmd, const struct scs
     for (uint16_t sa = 0; sa < SCSI_NR_SA; sa++) {
         const struct scsi_opcode *op = &group->by_sa[sa];
 
-        if (op->name && scsi_opcode_on_lun(op, cmd->lun))
+        if (op->name && reported(op, cmd->lun))
             n += put_command(b + n, op, opcode, true, sa, rctd);
     }
     return n;
@@ -176,7 +188,7 @@ static int report_all(const struct scsi_cmd *cmd, uint8_t *buf, bool rctd)
             continue;
         if (op->by_sa)
             n += put_group(buf + n, cmd, op, (uint8_t)opcode, rctd);
-        else if (scsi_opcode_on_lun(op, cmd->lun))
+        else if (reported(op, cmd->lun))
             n += put_command(buf + n, op, (uint8_t)opcode, false, 0, rctd);
     }
     put_be32(buf, (uint32_t)(n - 4));
@@ -188,7 +200,7 @@ static int report_one(const struct scsi_cmd *cmd, uint8_t *buf, const struct scs
 {
     size_t n = 4;
 
-    if (!op || !op->name || !scsi_opcode_on_lun(op, cmd->lun)) {
+    if (!op || !op->name || !reported(op, cmd->lun)) {
         buf[1] = 0x01; /* not supported */
         return (int)n;
     }
@@ -239,4 +251,62 @@ int spc_report_tmfs(struct scsi_cmd *cmd, uint8_t *buf)
     buf[0] = 0xda; /* abort task, abort task set, clear task set, LUN reset, target reset */
     buf[3] = extended ? 0x0c : 0;
     return extended ? 16 : 4;
+}
+
+/* ---- REPORT TARGET PORT GROUPS, SPC-4 6.37: one group of one port, always as good as any ---- */
+
+int spc_report_target_ports(struct scsi_cmd *cmd, uint8_t *buf)
+{
+    bool extended = cmd->cdb[1] >> 5 == 1; /* PARAMETER DATA FORMAT */
+    size_t hdr = extended ? 8 : 4;
+    uint8_t *d = buf + hdr;
+
+    if (cmd->cdb[1] >> 5 > 1) {
+        cmd_fail_cdb_field(cmd, 1, 7);
+        return -1;
+    }
+    put_be32(buf, (uint32_t)(hdr + 12 - 4));
+    if (extended)
+        buf[4] = 0x10; /* LENGTH-EXTENDED; no implicit transition takes time */
+    d[0] = 0x80;       /* PREF, active/optimized */
+    d[1] = 0x01;       /* AO_SUP */
+    put_be16(d + 2, 1);
+    d[7] = 1; /* ports */
+    put_be16(d + 10, PR_TARGET_PORT);
+    return (int)hdr + 12;
+}
+
+/* ---- SEND DIAGNOSTIC and RECEIVE DIAGNOSTIC RESULTS, SPC-4 6.42 and 6.20 ---- */
+
+/* The default self-test is that we answer: what can fail is seen when data is moved. */
+void spc_send_diagnostic(struct scsi_cmd *cmd)
+{
+    if (cmd->cdb[1] >> 5) /* SELF-TEST CODE: no background or extended test */
+        cmd_fail_cdb_field(cmd, 1, 7);
+    else if (cdb_get(cmd->cdb, cmd->op->len)) /* no page can be sent */
+        cmd_fail_cdb_field(cmd, 3, -1);
+    else
+        cmd_good(cmd);
+}
+
+int spc_receive_diagnostic(struct scsi_cmd *cmd, uint8_t *buf)
+{
+    if (!(cmd->cdb[1] & 0x01) || cmd->cdb[2]) { /* PCV; page 00h is the only one */
+        cmd_fail_cdb_field(cmd, cmd->cdb[1] & 0x01 ? 2 : 1, -1);
+        return -1;
+    }
+    put_be16(buf + 2, 1); /* supported pages: this one */
+    return 5;
+}
+
+/* ---- PREVENT ALLOW MEDIUM REMOVAL, SPC-4 6.15 ---- */
+
+void spc_prevent_removal(struct scsi_cmd *cmd)
+{
+    if (cmd->cdb[4] & 0x02) {
+        cmd_fail_cdb_field(cmd, 4, 1);
+        return;
+    }
+    nexus_prevent_removal(cmd->nexus, cmd->lun->number, cmd->cdb[4] & 0x01);
+    cmd_good(cmd);
 }

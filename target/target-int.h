@@ -9,6 +9,8 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "target/access.h"
+#include "target/auth.h"
 #include "target/target.h"
 #include "util/coroutine.h"
 #include "util/list.h"
@@ -20,14 +22,19 @@ struct target {
     struct list_head nexuses;  /* SCSI: struct nexus, by nexus_init() and nexus_fini() */
     struct list_head sessions; /* transport: struct session in full feature phase or closing */
     unsigned nr_sessions;
-    char **allowed; /* initiator names; none: everybody */
-    unsigned nr_allowed;
+    struct access_list allowed;
+    struct auth auth;
+    char *alias;       /* NULL: none */
+    char *redirect_to; /* TargetAddress; NULL: logins stay here */
+    bool redirect_permanently;
     bool closing;                 /* no new sessions */
     struct co_queue session_gone; /* woken whenever a session was freed */
 };
 
-/* target.c: true if @initiator may log in (and see the target in SendTargets). */
-bool target_allows(const struct target *t, const char *initiator);
+/* target.c: true if @initiator at @peer may log in (and see the target in SendTargets). */
+bool target_allows(const struct target *t, const char *initiator, const char *peer);
+/* target.c: of @t; NULL: of discovery sessions. */
+const struct auth *target_auth(const struct target *t);
 
 /* lun.c: coroutine; takes all LUNs away as co_target_remove_lun() does, for co_target_destroy().
  * No session is left. */

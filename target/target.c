@@ -11,8 +11,10 @@
 
 #include "target/session.h"
 #include "target/target-int.h"
+#include "target/text.h"
 
 static struct list_head targets = LIST_HEAD_INIT(targets);
+static struct auth discovery_auth;
 
 /* ASCII as the stringprep profile of RFC 3722 leaves it; other UTF-8 is taken as it is. */
 static bool name_chars_good(const char *s)
@@ -132,32 +134,74 @@ void target_for_each(bool (*fn)(struct target *, void *), void *arg)
     }
 }
 
-int target_allow(struct target *t, const char *initiator_name, struct error *err)
+int target_check_allow(const char *who, struct error *err)
 {
     char name[ISCSI_NAME_MAX + 1];
-    char **list;
-    int rc = check_name(initiator_name, name, err);
+    struct access_prefix prefix;
 
-    if (rc || (t->nr_allowed && target_allows(t, name)))
-        return rc;
-    list = realloc(t->allowed, (t->nr_allowed + 1) * sizeof(*list));
-    if (!list)
+    return access_prefix_parse(who, &prefix) ? 0 : check_name(who, name, err);
+}
+
+int target_allow(struct target *t, const char *who, struct error *err)
+{
+    char name[ISCSI_NAME_MAX + 1];
+    struct access_prefix prefix;
+    int rc;
+
+    if (access_prefix_parse(who, &prefix)) {
+        rc = access_add_prefix(&t->allowed, &prefix);
+    } else {
+        rc = check_name(who, name, err);
+        if (rc)
+            return rc;
+        rc = access_add_name(&t->allowed, name);
+    }
+    return rc ? error_set(err, -rc, "out of memory") : 0;
+}
+
+bool target_allows(const struct target *t, const char *initiator, const char *peer)
+{
+    return access_allows(&t->allowed, initiator, peer);
+}
+
+int target_set_accounts(struct target *t, const struct chap_account *accounts, unsigned nr,
+                        const struct chap_account *outgoing, bool required, struct error *err)
+{
+    return auth_set(t ? &t->auth : &discovery_auth, accounts, nr, outgoing, required, err);
+}
+
+const struct auth *target_auth(const struct target *t)
+{
+    return t ? &t->auth : &discovery_auth;
+}
+
+static int replace(char **member, const char *text, struct error *err)
+{
+    char *copy = text ? strdup(text) : NULL;
+
+    if (text && !copy)
         return error_set(err, ENOMEM, "out of memory");
-    t->allowed = list;
-    list[t->nr_allowed] = strdup(name);
-    if (!list[t->nr_allowed])
-        return error_set(err, ENOMEM, "out of memory");
-    t->nr_allowed++;
+    free(*member);
+    *member = copy;
     return 0;
 }
 
-bool target_allows(const struct target *t, const char *initiator)
+int target_set_alias(struct target *t, const char *alias, struct error *err)
 {
-    for (unsigned i = 0; i < t->nr_allowed; i++) {
-        if (!strcasecmp(t->allowed[i], initiator))
-            return true;
-    }
-    return !t->nr_allowed;
+    if (alias && strlen(alias) > TEXT_VALUE_MAX)
+        return error_set(err, EINVAL, "an alias has at most %d bytes", TEXT_VALUE_MAX);
+    return replace(&t->alias, alias, err);
+}
+
+int target_redirect(struct target *t, const char *to, bool permanently, struct error *err)
+{
+    char address[64];
+
+    if (to && !portal_address(to, address))
+        return error_set(err, EINVAL, "\"%.80s\" is no address; use ADDRESS[:PORT] or [IPV6]:PORT",
+                         to);
+    t->redirect_permanently = permanently;
+    return replace(&t->redirect_to, to ? address : NULL, err);
 }
 
 void co_target_destroy(struct target *t)
@@ -168,9 +212,10 @@ void co_target_destroy(struct target *t)
         co_queue_wait(&t->session_gone);
     co_target_free_luns(t);
     list_del(&t->link);
-    for (unsigned i = 0; i < t->nr_allowed; i++)
-        free(t->allowed[i]);
-    free(t->allowed);
+    access_release(&t->allowed);
+    auth_release(&t->auth);
+    free(t->alias);
+    free(t->redirect_to);
     free(t->name);
     free(t);
 }

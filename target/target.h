@@ -29,8 +29,40 @@ void co_target_destroy(struct target *t);
 unsigned target_nr_sessions(const struct target *t);
 /* fn returns false to stop. */
 void target_for_each(bool (*fn)(struct target *, void *), void *arg);
-/* Initiator names that may log in; none given: everybody. Copied. */
-int target_allow(struct target *t, const char *initiator_name, struct error *err);
+/*
+ * An initiator name or an address prefix ("192.0.2.0/24", "2001:db8::/32", one address) that may
+ * log in. Where names are given it must be one of them, where prefixes are given the address must
+ * lie in one of them; nothing given: everybody. Copied.
+ */
+int target_allow(struct target *t, const char *who, struct error *err);
+/* Would target_allow() take @who? */
+int target_check_allow(const char *who, struct error *err);
+
+#define CHAP_NAME_MAX   255
+#define CHAP_SECRET_MAX 255
+
+struct chap_account {
+    char user[CHAP_NAME_MAX + 1];
+    size_t secret_bytes;
+    uint8_t secret[CHAP_SECRET_MAX];
+};
+
+/*
+ * Who may log in to @t (NULL: to discovery sessions), by CHAP; @outgoing (or NULL) is what the
+ * target proves itself with to initiators that ask. Replaces what was there, copying. @required
+ * with no account: nobody. Sessions that are open stay.
+ */
+int target_set_accounts(struct target *t, const struct chap_account *accounts, unsigned nr,
+                        const struct chap_account *outgoing, bool required, struct error *err);
+
+/* TargetAlias (RFC 7143 13.5), at most 255 bytes; NULL: none. */
+int target_set_alias(struct target *t, const char *alias, struct error *err);
+
+/*
+ * Logins are sent to "ADDR[:PORT]" or "[V6][:PORT]" instead (RFC 7143 11.13.5, 0101h and 0102h),
+ * after the initiator has proven who it is; @to NULL: not any more. Sessions that are open stay.
+ */
+int target_redirect(struct target *t, const char *to, bool permanently, struct error *err);
 
 struct lun_opts {
     uint16_t number;
@@ -39,7 +71,10 @@ struct lun_opts {
     struct uuid id; /* VPD 80h / 83h come from it: same uuid, same identifiers */
     bool has_cowl;  /* the LUN is a disk or layer of a chain: serve VPD D5h and C5h */
     struct cowl_page cowl;
-    bool anchored_zeros; /* delta view: decided zeros are "anchored" in GET LBA STATUS */
+    bool anchored_zeros;      /* delta view: decided zeros are "anchored" in GET LBA STATUS */
+    uint32_t block_bytes;     /* logical blocks: 512 or 4096; 0: 512 */
+    bool removable;           /* a medium that START STOP UNIT ejects and loads */
+    const char *reservations; /* as given to the sink last; NULL: none kept */
 };
 struct lun *target_add_lun(struct target *t, const struct lun_opts *opts, struct error *err);
 /* Coroutine: takes it out of REPORT LUNS (unit attention), waits for its commands, frees. */
@@ -48,17 +83,42 @@ struct lun *target_find_lun(struct target *t, uint16_t number);
 /* New D5h contents; with @announce INQUIRY DATA HAS CHANGED goes to every session. */
 void lun_set_cowl(struct lun *lun, const struct cowl_page *cowl, bool announce);
 struct blk_head *lun_head(struct lun *lun);
-/* Who would miss the LUN: an initiator with commands under way there, or that has read from it in
- * the last minute. Into @who, for people; false: nobody. */
+/* Who would miss the LUN: an initiator with commands under way there, one that is registered
+ * (PERSISTENT RESERVE OUT), or that has read from it in the last minute. Into @who, for people;
+ * false: nobody. */
 bool lun_in_use(struct lun *lun, char *who, size_t len);
 /* How long commands wait for a source that is down before they fail (default 120 s). */
 void lun_set_source_timeout(struct lun *lun, uint64_t timeout_ns);
+
+/*
+ * Persistent reservations that are to outlive a power loss (APTPL). The sink keeps @text (NULL:
+ * nothing any more) for the LUN durably before it returns 0; it is called in a coroutine, for
+ * one LUN once at a time. Without a sink initiators are told that nothing can be kept.
+ */
+typedef int co_reservations_sink_fn(struct target *t, uint16_t lun, const char *text, void *opaque,
+                                    struct error *err);
+void target_set_reservation_sink(co_reservations_sink_fn *fn, void *opaque);
+/* True if @text, as given to the sink, is of this LUN. */
+bool reservations_are_of(const char *text, uint16_t lun);
 
 struct lun_stats {
     uint64_t read_bytes, written_bytes, read_ops, write_ops;
     unsigned parked; /* commands that wait for the source */
 };
 void lun_get_stats(const struct lun *lun, struct lun_stats *st);
+
+/* A command that ended with an error of the disk. */
+struct lun_error {
+    const char *target;
+    uint16_t number;             /* of the LUN */
+    const struct blk_node *node; /* its root */
+    bool write;                  /* it was to change something, or to make it stable */
+    bool no_space;
+    int error; /* positive errno */
+};
+typedef void lun_error_fn(const struct lun_error *e);
+/* One sink. Of each kind of error a LUN tells one a second. */
+void lun_set_error_sink(lun_error_fn *sink);
 
 /* ---- sessions ---- */
 struct session_info {

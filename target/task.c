@@ -18,6 +18,7 @@
 static struct list_head free_tasks = LIST_HEAD_INIT(free_tasks);
 static unsigned nr_free_tasks;
 static uint64_t last_serial;
+static uint64_t total_claim; /* of started tasks of all sessions */
 
 static void complete(struct scsi_cmd *cmd);
 
@@ -110,8 +111,10 @@ void task_put(struct task *t)
     list_del(&t->link);
     s->nr_tasks--;
     s->nr_immediate -= t->immediate;
-    if (t->started)
+    if (t->started) {
         s->data_bytes -= t->data_claim;
+        total_claim -= t->data_claim;
+    }
     if (!list_empty(&s->held))
         loop_defer(&s->start_held, LOOP_NOW);
     if (nr_free_tasks < FREE_TASKS_MAX) {
@@ -148,12 +151,21 @@ static void start(struct task *t)
 {
     t->started = true;
     t->session->data_bytes += t->data_claim;
+    total_claim += t->data_claim;
     scsi_cmd_start(&t->cmd);
 }
 
+/*
+ * A session may hold as much as half of what all others leave free, so a few that ask for data and
+ * never send it can't keep the rest waiting. One command is always let through: its end is what
+ * those that are held wait for.
+ */
 static bool may_start(const struct session *s, const struct task *t)
 {
-    return !s->data_bytes || s->data_bytes + t->data_claim <= SESSION_DATA_MAX_BYTES;
+    uint64_t want = s->data_bytes + t->data_claim;
+    uint64_t left = DATA_TOTAL_BYTES - MIN_OF(total_claim, DATA_TOTAL_BYTES);
+
+    return !s->data_bytes || (want <= SESSION_DATA_MAX_BYTES && want <= left / 2);
 }
 
 void task_start_held(struct deferred *d)
@@ -297,11 +309,17 @@ void task_fail(struct task *t, enum task_failure failure)
     give_up(t);
 }
 
+/* How long buffers wait for data that does not come: less while they are scarce. */
+static uint64_t patience_ns(void)
+{
+    return total_claim > DATA_TOTAL_BYTES / 2 ? SESSION_SCARCE_NS : CONN_STUCK_NS;
+}
+
 void task_tick(struct session *s, uint64_t now)
 {
     struct conn *c = s->conn;
 
-    if (s->nr_waiting && now - s->data_out_ns > CONN_STUCK_NS) {
+    if (s->nr_waiting && now - s->data_out_ns > patience_ns()) {
         conn_close(c, "the initiator doesn't send the data of its commands");
         return;
     }

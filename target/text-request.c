@@ -37,7 +37,7 @@ static bool add_target(struct target *t, void *arg)
 {
     struct target_list *l = arg;
 
-    if (t->closing || !target_allows(t, l->session->initiator))
+    if (t->closing || !target_allows(t, l->session->initiator, l->session->conn->peer))
         return true;
     if (l->session->target && l->session->target != t) /* Appendix C: its own target only */
         return true;

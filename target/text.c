@@ -13,6 +13,11 @@ static bool key_char(unsigned char c)
            (c && strchr(".-+@_#", c));
 }
 
+static size_t value_max(const char *key)
+{
+    return strncmp(key, "CHAP_", 5) ? TEXT_VALUE_MAX : TEXT_CHAP_MAX;
+}
+
 int text_next(struct text_iter *it, const char **key, const char **value)
 {
     char *nul, *eq;
@@ -25,7 +30,8 @@ int text_next(struct text_iter *it, const char **key, const char **value)
     if (!nul)
         return -EINVAL;
     eq = memchr(it->pos, '=', (size_t)(nul - it->pos));
-    if (!eq || eq == it->pos || eq - it->pos > TEXT_KEY_MAX || nul - eq - 1 > TEXT_VALUE_MAX)
+    if (!eq || eq == it->pos || eq - it->pos > TEXT_KEY_MAX ||
+        (size_t)(nul - eq - 1) > value_max(it->pos))
         return -EINVAL;
     for (char *p = it->pos; p < eq; p++) {
         if (!key_char((unsigned char)*p))

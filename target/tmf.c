@@ -75,6 +75,22 @@ static bool for_each_task(struct tmf *m, bool (*fn)(struct task *))
     return true;
 }
 
+/* SAM-5 5.14: who loses commands to another's CLEAR TASK SET is told. */
+static void tell_cleared(struct tmf *m)
+{
+    struct session *s;
+    struct task *t;
+
+    list_for_each_entry (s, &m->session->target->sessions, target_link) {
+        list_for_each_entry (t, &s->tasks, link) {
+            if (s != m->session && concerns(m, t) && !t->responded) {
+                nexus_raise(&s->nexus, m->lun, UA_COMMANDS_CLEARED);
+                break;
+            }
+        }
+    }
+}
+
 static bool abort_one(struct task *t)
 {
     task_abort(t);
@@ -170,6 +186,8 @@ static void begin(struct conn *c, const struct pdu *p, enum tmf_scope scope, uin
     m->serial = task_last_serial();
     c->session->nr_tmfs++;
     list_add_tail(&pending, &m->link);
+    if (m->function == PDU_TMF_CLEAR_TASK_SET)
+        tell_cleared(m);
     for_each_task(m, abort_one);
     tmf_check();
 }
@@ -184,7 +202,7 @@ static void abort_task(struct conn *c, const struct pdu *p)
 {
     struct task *t = task_find(c->session, p->tmf.rtt);
 
-    if (t) {
+    if (t && !(t->responded && !t->aborted)) { /* one whose response is on its way has ended */
         begin(c, p, SCOPE_TASK, 0, t->serial);
     } else if (in_window(c, p->tmf.refcmdsn) && sn_before(p->tmf.refcmdsn, p->cmdsn)) {
         /* a command that never came, and now counts as received */

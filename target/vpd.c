@@ -7,6 +7,7 @@
 #include <string.h>
 #include "target/scsi-cmd.h"
 #include "target/target-int.h"
+#include "target/xcopy.h"
 #include "util/byteorder.h"
 #include "util/cow-wire.h"
 #include "util/size.h"
@@ -37,7 +38,14 @@ static size_t fill_serial(const struct lun *lun, uint8_t *b)
 
 enum { CODE_BINARY = 1, CODE_ASCII = 2, CODE_UTF8 = 3 };
 enum { ASSOC_LUN = 0, ASSOC_PORT = 1, ASSOC_DEVICE = 2 };
-enum { ID_T10_VENDOR = 1, ID_NAA = 3, ID_REL_PORT = 4, ID_NAME = 8, ID_UUID = 10 };
+enum {
+    ID_T10_VENDOR = 1,
+    ID_NAA = 3,
+    ID_REL_PORT = 4,
+    ID_PORT_GROUP = 5,
+    ID_NAME = 8,
+    ID_UUID = 10
+};
 #define PROTO_ISCSI 5
 
 static size_t put_header(uint8_t *b, uint8_t code_set, uint8_t assoc, uint8_t type, uint8_t len)
@@ -93,6 +101,14 @@ static size_t put_port_number(uint8_t *b)
     return n + 4;
 }
 
+static size_t put_port_group(uint8_t *b)
+{
+    size_t n = put_header(b, CODE_BINARY, ASSOC_PORT, ID_PORT_GROUP, 4);
+
+    put_be16(b + n + 2, 1);
+    return n + 4;
+}
+
 /* SPC-4 7.8.6.11: NUL-terminated, padded to a multiple of four. */
 static size_t put_name(uint8_t *b, uint8_t assoc, const char *name, const char *suffix)
 {
@@ -111,8 +127,65 @@ static size_t fill_identification(const struct lun *lun, uint8_t *b)
     n += put_vendor_id(b + n, lun);
     n += put_uuid(b + n, lun);
     n += put_port_number(b + n);
+    n += put_port_group(b + n);
     n += put_name(b + n, ASSOC_PORT, name, ",t,0x0001");
     n += put_name(b + n, ASSOC_DEVICE, name, "");
+    return n;
+}
+
+bool vpd_designates(const struct lun *lun, const uint8_t *designator)
+{
+    uint8_t own[24] = {0};
+    size_t n = put_naa(own, lun);
+
+    if (!memcmp(own, designator, n))
+        return true;
+    n = put_uuid(own, lun);
+    return !memcmp(own, designator, n);
+}
+
+/* ---- 86h, extended INQUIRY data, SPC-4 7.8.7 ---- */
+
+static size_t fill_extended(const struct lun *lun, uint8_t *b)
+{
+    uint8_t *page = b - 4;
+
+    page[5] = 0x07; /* HEADSUP, ORDSUP, SIMPSUP */
+    if (lun->writable)
+        page[6] = 0x01; /* V_SUP: a volatile cache */
+    page[13] = SCSI_MAX_SENSE;
+    return 60;
+}
+
+/* ---- 8Fh, third-party copy, SPC-4 7.8.17 ---- */
+
+static size_t put_copy_header(uint8_t *b, uint16_t type, uint16_t len)
+{
+    put_be16(b, type);
+    put_be16(b + 2, len);
+    return 4u + len;
+}
+
+static size_t fill_copy(const struct lun *lun, uint8_t *b)
+{
+    /* bytes of the list, then operation code and its service actions, padded to words */
+    static const uint8_t commands[] = {7, 0x83, 1, 0x00, 0x84, 2, 0x00, 0x03};
+    static const uint8_t types[] = {2, XCOPY_SEG_BLOCKS, XCOPY_TARGET_ID, 0};
+    size_t n = 0;
+
+    memcpy(b + n + 4, commands, sizeof(commands));
+    n += put_copy_header(b + n, 0x0001, sizeof(commands));
+    put_be16(b + n + 8, XCOPY_MAX_TARGETS);
+    put_be16(b + n + 10, XCOPY_MAX_SEGMENTS);
+    put_be32(b + n + 12, XCOPY_MAX_LIST_BYTES);
+    n += put_copy_header(b + n, 0x0004, 28);
+    memcpy(b + n + 4, types, sizeof(types));
+    n += put_copy_header(b + n, 0x0008, sizeof(types));
+    put_be32(b + n + 4, XCOPY_MAX_COPIES);
+    put_be32(b + n + 8, XCOPY_MAX_COPIES);
+    put_be32(b + n + 12, XCOPY_MAX_SEGMENT_BYTES);
+    b[n + 16] = lun->block_shift;
+    n += put_copy_header(b + n, 0x8001, 32);
     return n;
 }
 
@@ -134,10 +207,13 @@ static size_t fill_block_limits(const struct lun *lun, uint8_t *b)
     unsigned shift = lun->block_shift;
     uint8_t *page = b - 4; /* offsets as in the standard's table */
 
+    page[4] = 0x01; /* WSNZ */
+    page[5] = (uint8_t)lun_max_compare_blocks(lun);
     put_be16(page + 6, PREFERRED_BYTES >> shift);
-    put_be32(page + 8, LUN_MAX_TRANSFER_BYTES >> shift);
+    put_be32(page + 8, LUN_MAX_TRANSFER_BLOCKS);
     put_be32(page + 12, OPTIMAL_TRANSFER_BYTES >> shift);
     put_be32(page + 20, (uint32_t)(LUN_MAX_UNMAP_BYTES >> shift));
+    put_be32(page + 16, LUN_MAX_TRANSFER_BLOCKS); /* of PRE-FETCH */
     put_be32(page + 24, LUN_MAX_UNMAP_DESCS);
     put_be32(page + 28, granularity_blocks(lun));
     put_be32(page + 32, 0x80000000u); /* UGAVALID, alignment 0 */
@@ -147,13 +223,15 @@ static size_t fill_block_limits(const struct lun *lun, uint8_t *b)
 
 static size_t fill_characteristics(const struct lun *lun, uint8_t *b)
 {
-    (void)lun;
     put_be16(b, 1); /* not a rotating medium */
+    if (!lun_has_layer_below(lun))
+        b[3] = 0x40; /* WABEREQ: what was erased reads without being written first */
     return 60;
 }
 
 static size_t fill_provisioning(const struct lun *lun, uint8_t *b)
 {
+    b[0] = LUN_THRESHOLD_EXPONENT;
     b[1] = 0x80 | 0x40 | 0x20 | 0x04; /* LBPU, LBPWS, LBPWS10, LBPRZ */
     if (lun->anchored_zeros)
         b[1] |= 0x02; /* ANC_SUP */
@@ -173,6 +251,8 @@ static const struct vpd_page pages[] = {
     {0x00, false, fill_list},
     {0x80, false, fill_serial},
     {0x83, false, fill_identification},
+    {0x86, false, fill_extended},
+    {0x8f, false, fill_copy},
     {0xb0, false, fill_block_limits},
     {0xb1, false, fill_characteristics},
     {0xb2, false, fill_provisioning},

@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The actions of PERSISTENT RESERVE OUT as changes of a struct pr. Invariants: a reservation's
+ * holder is registered (a reservation goes with its last holder), and there is at most one holder
+ * unless the type makes every registrant one.
+ */
+#include "target/pr.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "util/size.h"
+
+void pr_release(struct pr *pr)
+{
+    free(pr->regs);
+    memset(pr, 0, sizeof(*pr));
+}
+
+int pr_copy(struct pr *to, const struct pr *from)
+{
+    *to = *from;
+    to->regs = calloc(PR_MAX_REGISTRATIONS, sizeof(*to->regs));
+    if (!to->regs)
+        return -ENOMEM;
+    if (from->nr)
+        memcpy(to->regs, from->regs, from->nr * sizeof(*to->regs));
+    return 0;
+}
+
+bool pr_type_valid(uint8_t type)
+{
+    return type <= PR_EXCLUSIVE_ACCESS_AR && (1u << type & 0x1ea);
+}
+
+bool pr_port_equal(const struct pr_port *a, const char *name, const uint8_t isid[6])
+{
+    return !memcmp(a->isid, isid, 6) && !strcmp(a->name, name);
+}
+
+static struct pr_registration *find(const struct pr *pr, const struct pr_port *port)
+{
+    for (unsigned i = 0; i < pr->nr; i++) {
+        if (pr_port_equal(&pr->regs[i].port, port->name, port->isid))
+            return &pr->regs[i];
+    }
+    return NULL;
+}
+
+const struct pr_registration *pr_find(const struct pr *pr, const char *name, const uint8_t isid[6])
+{
+    for (unsigned i = 0; i < pr->nr; i++) {
+        if (pr_port_equal(&pr->regs[i].port, name, isid))
+            return &pr->regs[i];
+    }
+    return NULL;
+}
+
+static bool is_all_registrants(uint8_t type)
+{
+    return type == PR_WRITE_EXCLUSIVE_AR || type == PR_EXCLUSIVE_ACCESS_AR;
+}
+
+static bool is_registrants_only(uint8_t type)
+{
+    return type == PR_WRITE_EXCLUSIVE_RO || type == PR_EXCLUSIVE_ACCESS_RO;
+}
+
+bool pr_all_registrants(const struct pr *pr)
+{
+    return is_all_registrants(pr->type);
+}
+
+bool pr_is_holder(const struct pr *pr, const struct pr_registration *reg)
+{
+    return pr->type && (pr_all_registrants(pr) || reg->holder);
+}
+
+/* SPC-4 table 66: by type, and by whether the port holds the reservation or is registered. */
+bool pr_forbids(const struct pr *pr, const char *name, const uint8_t isid[6], bool write)
+{
+    bool write_exclusive = pr->type == PR_WRITE_EXCLUSIVE || pr->type == PR_WRITE_EXCLUSIVE_RO ||
+                           pr->type == PR_WRITE_EXCLUSIVE_AR;
+    const struct pr_registration *reg;
+
+    if (!pr->type || (write_exclusive && !write))
+        return false;
+    reg = pr_find(pr, name, isid);
+    return !reg || !(pr_is_holder(pr, reg) || is_registrants_only(pr->type));
+}
+
+/* ---- pieces -------------------------------------------------------------------------- */
+
+static void tell(struct pr_change *ch, const struct pr_port *port, enum pr_news_kind kind)
+{
+    ch->news[ch->nr++] = (struct pr_news){.port = *port, .kind = kind};
+}
+
+static void tell_others(const struct pr *pr, const struct pr_port *but, struct pr_change *ch,
+                        enum pr_news_kind kind)
+{
+    for (unsigned i = 0; i < pr->nr; i++) {
+        if (!pr_port_equal(&pr->regs[i].port, but->name, but->isid))
+            tell(ch, &pr->regs[i].port, kind);
+    }
+}
+
+static void drop_reservation(struct pr *pr)
+{
+    pr->type = PR_NONE;
+    for (unsigned i = 0; i < pr->nr; i++)
+        pr->regs[i].holder = false;
+}
+
+static void remove_at(struct pr *pr, unsigned i)
+{
+    memmove(&pr->regs[i], &pr->regs[i + 1], (pr->nr - i - 1) * sizeof(*pr->regs));
+    pr->nr--;
+}
+
+static void set_reservation(struct pr *pr, struct pr_registration *holder, uint8_t type)
+{
+    drop_reservation(pr);
+    pr->type = type;
+    holder->holder = !is_all_registrants(type);
+}
+
+static struct pr_registration *add(struct pr *pr, const struct pr_port *port, uint64_t key)
+{
+    struct pr_registration *reg = &pr->regs[pr->nr++];
+
+    *reg = (struct pr_registration){.port = *port, .key = key};
+    return reg;
+}
+
+/* SPC-4 5.12.11.3: a holder that unregisters gives up the reservation, unless others share it. */
+static void unregister(struct pr *pr, struct pr_registration *reg, struct pr_change *ch)
+{
+    uint8_t type = pr->type;
+    bool was_holder = pr_is_holder(pr, reg);
+    struct pr_port port = reg->port;
+
+    remove_at(pr, (unsigned)(reg - pr->regs));
+    if (was_holder && (!is_all_registrants(type) || !pr->nr)) {
+        drop_reservation(pr);
+        if (is_registrants_only(type))
+            tell_others(pr, &port, ch, PR_NEWS_RELEASED);
+    }
+}
+
+/* ---- actions ------------------------------------------------------------------------- */
+
+typedef enum pr_result action_fn(struct pr *pr, const struct pr_request *rq,
+                                 struct pr_registration *self, struct pr_change *ch);
+
+/* SPC-4 5.12.7.3 SPEC_I_PT: all or none. */
+static enum pr_result register_others(struct pr *pr, const struct pr_request *rq)
+{
+    if (pr->nr + rq->nr_others > PR_MAX_REGISTRATIONS)
+        return PR_NO_ROOM;
+    for (unsigned i = 0; i < rq->nr_others; i++) {
+        if (find(pr, &rq->others[i])) /* registered already, or named twice, or is the sender */
+            return PR_BAD_PORT;
+        add(pr, &rq->others[i], rq->action_key);
+    }
+    return PR_OK;
+}
+
+static enum pr_result do_register(struct pr *pr, const struct pr_request *rq,
+                                  struct pr_registration *self, struct pr_change *ch)
+{
+    if (rq->action == PR_REGISTER && rq->key != (self ? self->key : 0))
+        return PR_CONFLICT;
+    if (rq->nr_others && (self || !rq->action_key))
+        return PR_BAD_PORT;
+    pr->aptpl = rq->aptpl;
+    if (self && rq->action_key)
+        self->key = rq->action_key;
+    else if (self)
+        unregister(pr, self, ch);
+    else if (rq->action_key && pr->nr == PR_MAX_REGISTRATIONS)
+        return PR_NO_ROOM;
+    else if (rq->action_key)
+        add(pr, &rq->from, rq->action_key);
+    return register_others(pr, rq);
+}
+
+static enum pr_result do_reserve(struct pr *pr, const struct pr_request *rq,
+                                 struct pr_registration *self, struct pr_change *ch)
+{
+    (void)ch;
+    if (!pr->type)
+        set_reservation(pr, self, rq->type);
+    else if (!pr_is_holder(pr, self) || pr->type != rq->type)
+        return PR_CONFLICT;
+    return PR_OK;
+}
+
+static enum pr_result do_release(struct pr *pr, const struct pr_request *rq,
+                                 struct pr_registration *self, struct pr_change *ch)
+{
+    uint8_t type = pr->type;
+
+    if (!pr_is_holder(pr, self)) /* nor if there is none */
+        return PR_OK;
+    if (type != rq->type)
+        return PR_BAD_RELEASE;
+    drop_reservation(pr);
+    if (is_registrants_only(type) || is_all_registrants(type))
+        tell_others(pr, &rq->from, ch, PR_NEWS_RELEASED);
+    return PR_OK;
+}
+
+static enum pr_result do_clear(struct pr *pr, const struct pr_request *rq,
+                               struct pr_registration *self, struct pr_change *ch)
+{
+    (void)self;
+    tell_others(pr, &rq->from, ch, PR_NEWS_PREEMPTED);
+    pr->type = PR_NONE;
+    pr->nr = 0;
+    return PR_OK;
+}
+
+/* Removes the registrations that have @key (@all: every one) but the sender's, if that stays. */
+static unsigned remove_by_key(struct pr *pr, const struct pr_request *rq, bool all, bool keep_self,
+                              struct pr_change *ch)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < pr->nr;) {
+        const struct pr_registration *reg = &pr->regs[i];
+        bool is_self = pr_port_equal(&reg->port, rq->from.name, rq->from.isid);
+
+        if ((!all && reg->key != rq->action_key) || (is_self && keep_self)) {
+            i++;
+            continue;
+        }
+        if (!is_self)
+            tell(ch, &reg->port, PR_NEWS_REGISTRATION_PREEMPTED);
+        remove_at(pr, i);
+        n++;
+    }
+    return n;
+}
+
+static uint64_t holder_key(const struct pr *pr)
+{
+    for (unsigned i = 0; i < pr->nr; i++) {
+        if (pr->regs[i].holder)
+            return pr->regs[i].key;
+    }
+    return 0;
+}
+
+/* SPC-4 5.12.11.5: the reservation as well where the key is its holder's, or 0 with the shared
+ * types; else registrations only. */
+static enum pr_result do_preempt(struct pr *pr, const struct pr_request *rq,
+                                 struct pr_registration *self, struct pr_change *ch)
+{
+    bool shared = pr_all_registrants(pr);
+    uint8_t old_type = pr->type;
+
+    (void)self;
+    if (!rq->action_key && !shared)
+        return PR_BAD_KEY;
+    if (shared ? rq->action_key != 0 : !pr->type || rq->action_key != holder_key(pr)) {
+        if (!remove_by_key(pr, rq, false, false, ch))
+            return PR_CONFLICT;
+        if (!pr->nr)
+            pr->type = PR_NONE;
+        return PR_OK;
+    }
+    remove_by_key(pr, rq, shared, true, ch);
+    set_reservation(pr, find(pr, &rq->from), rq->type);
+    if (old_type != rq->type)
+        tell_others(pr, &rq->from, ch, PR_NEWS_RELEASED);
+    return PR_OK;
+}
+
+/* SPC-4 5.12.8 */
+static enum pr_result do_move(struct pr *pr, const struct pr_request *rq,
+                              struct pr_registration *self, struct pr_change *ch)
+{
+    const struct pr_port *to = rq->others;
+    uint8_t type = pr->type;
+    struct pr_registration *dest;
+
+    if (!pr_is_holder(pr, self) || pr_all_registrants(pr))
+        return PR_CONFLICT;
+    if (!rq->action_key)
+        return PR_BAD_KEY;
+    if (rq->nr_others != 1 || pr_port_equal(to, rq->from.name, rq->from.isid))
+        return PR_BAD_PORT;
+    dest = find(pr, to);
+    if (!dest && pr->nr == PR_MAX_REGISTRATIONS)
+        return PR_NO_ROOM;
+    pr->aptpl = rq->aptpl;
+    if (dest)
+        dest->key = rq->action_key;
+    else
+        dest = add(pr, to, rq->action_key);
+    set_reservation(pr, dest, type);
+    if (rq->unregister)
+        unregister(pr, find(pr, &rq->from), ch);
+    return PR_OK;
+}
+
+static const struct {
+    action_fn *fn;
+    bool needs_key;  /* the sender is registered with this key, or it is a conflict */
+    bool generation; /* counts */
+} actions[PR_NR_ACTIONS] = {
+    [PR_REGISTER] = {do_register, false, true},
+    [PR_RESERVE] = {do_reserve, true, false},
+    [PR_RELEASE] = {do_release, true, false},
+    [PR_CLEAR] = {do_clear, true, true},
+    [PR_PREEMPT] = {do_preempt, true, true},
+    [PR_PREEMPT_AND_ABORT] = {do_preempt, true, true},
+    [PR_REGISTER_AND_IGNORE] = {do_register, false, true},
+    [PR_REGISTER_AND_MOVE] = {do_move, true, true},
+};
+
+enum pr_result pr_apply(struct pr *pr, const struct pr_request *rq, struct pr_change *change)
+{
+    struct pr_registration *self = find(pr, &rq->from);
+    enum pr_result res;
+
+    change->nr = 0;
+    if (actions[rq->action].needs_key && (!self || self->key != rq->key))
+        return PR_CONFLICT;
+    res = actions[rq->action].fn(pr, rq, self, change);
+    if (res == PR_OK && actions[rq->action].generation)
+        pr->generation++;
+    return res;
+}
