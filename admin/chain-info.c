@@ -16,18 +16,33 @@
 #include "util/loop.h"
 #include "util/size.h"
 
-int64_t co_layer_allocated(struct blk_node *node)
+static int64_t co_file_allocated(struct blk_node *file)
 {
-    struct blk_node *file = node->file.child;
     uint64_t bytes;
     int ret;
 
+    while (file && file->drv->is_filter)
+        file = file->file.child;
     if (!file || strcmp(file->drv->name, "file"))
         return -1;
     blk_node_ref(file);
     ret = co_file_allocated_bytes(file, &bytes);
     blk_node_unref(file);
     return ret ? -1 : (int64_t)bytes;
+}
+
+/* With an external data file. */
+int64_t co_layer_allocated(struct blk_node *node)
+{
+    struct blk_node *data = node->data.child;
+    int64_t sum, more;
+
+    if (data)
+        blk_node_ref(data);
+    sum = co_file_allocated(node->file.child);
+    more = data ? co_file_allocated(data) : 0;
+    blk_node_unref(data);
+    return sum < 0 || more < 0 ? -1 : sum + more;
 }
 
 struct session_search {

@@ -180,6 +180,7 @@ void co_chain_close_down(struct chain *c)
 {
     struct target *t = c->target;
 
+    chain_throttle_drop(c);
     c->target = NULL;
     if (t)
         co_target_destroy(t);

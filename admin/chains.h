@@ -45,7 +45,8 @@ struct chain {
     uint64_t source_bytes_read; /* over the wire, of a source that was dropped */
     bool fix_leaks;             /* at opening: its writable top was not closed in order */
     bool closed;                /* at the end of the daemon */
-    bool removed;               /* off the list; whoever still has a reference lets go soon */
+    struct throttle_member *throttle; /* of LUN 0; NULL: no limits */
+    bool removed;                     /* off the list; whoever still has a reference lets go soon */
 };
 
 struct chain *chain_find(struct daemon *d, const char *name);
@@ -118,6 +119,15 @@ int shape_init(struct layer_shape *s, const struct chain_record *rec, const stru
                unsigned n, struct error *err);
 void shape_swap(struct layer_shape *s, struct chain_record *rec);
 void shape_release(struct layer_shape *s);
+
+/* ---- cmd-account.c ------------------------------------------------------------------------ */
+/* Before a new chain is served: what was left of one of its name goes, @user (or NULL) comes. */
+int co_chain_first_account(struct chain *c, const char *user, const char *secret_file,
+                           struct error *err);
+
+/* ---- throttles.c: the limits of the record on LUN 0, and none --------------------------- */
+void chain_throttle_apply(struct chain *c);
+void chain_throttle_drop(struct chain *c);
 
 /* ---- export.c ------------------------------------------------------------------------- */
 /* Opens the image and what is below it, fills layers and, the first time, formats. */

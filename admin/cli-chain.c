@@ -168,6 +168,21 @@ int cli_run_chain_export(struct cli *cli, const struct cli_cmd *cmd, json_t *arg
     return status;
 }
 
+int cli_run_chain_snapshot(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
+{
+    json_t *chain;
+    int status = cli_execute(cli, cmd->execute, args, &chain);
+
+    if (chain) {
+        printf("%s: new writes go to ", cli_str(chain, "name"));
+        cli_put(cli_str(chain, "image"));
+        putchar('\n');
+        put_tree(chain);
+    }
+    json_decref(chain);
+    return status;
+}
+
 int cli_run_chain_pull(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
 {
     json_t *chain;

@@ -26,7 +26,9 @@
 #define SHARE                                                       \
     FLAG("-U", "force-share", "open it though others write to it"), \
         FLAG("--force-share", "force-share", "the same")
-#define OUTPUT OPT("--output", "FORM", CLI_STRING, "output", "human or json")
+#define OUTPUT       OPT("--output", "FORM", CLI_STRING, "output", "human or json")
+#define TARGET_CACHE OPT("-t", "CACHE", CLI_STRING, "target-cache", "none: past the page cache")
+#define SOURCE_CACHE OPT("-T", "CACHE", CLI_STRING, "cache", "none: past the page cache")
 #define NEW_OPTIONS                                                            \
     OPT("-o", "KEY=VALUE,...", CLI_LIST, "options",                            \
         "cluster_size, extended_l2, compat, compression_type, refcount_bits, " \
@@ -85,6 +87,9 @@ const struct cli_arg image_convert_options[] = {
     OPT("-S", "SIZE", CLI_SIZE, "sparse",
         "zeros of this length stay holes (default 4k, 0: write them)"),
     OPT("-m", "N", CLI_NUMBER, "parallel", "pieces under way at once, 1 to 16 (default 8)"),
+    FLAG("-W", "any-order", "write in any order; so it is always"),
+    TARGET_CACHE,
+    SOURCE_CACHE,
     PROGRESS,
     QUIET,
     SHARE,
@@ -96,6 +101,8 @@ const struct cli_arg image_rebase_options[] = {
     OPT("-b", "BACKING", CLI_STRING, "backing", "the new image below, \"\": none"),
     OPT("-F", "FMT", CLI_STRING, "backing-format", "its format"),
     FLAG("-u", "unsafe", "only change the name; the disk may change"),
+    TARGET_CACHE,
+    SOURCE_CACHE,
     PROGRESS,
     QUIET,
     END,
@@ -105,6 +112,7 @@ const struct cli_arg image_commit_options[] = {
     FORMAT,
     OPT("-b", "BASE", CLI_STRING, "base", "write into this image further down (implies -d)"),
     FLAG("-d", "drop", "do not empty FILENAME afterwards"),
+    TARGET_CACHE,
     PROGRESS,
     QUIET,
     END,
@@ -119,6 +127,7 @@ const struct cli_arg image_compare_options[] = {
     FORMAT,
     OPT("-F", "FMT", CLI_STRING, "target-format", "format of the other (default: looked at)"),
     FLAG("-s", "strict", "sizes and allocation have to be equal too"),
+    SOURCE_CACHE,
     PROGRESS,
     QUIET,
     SHARE,

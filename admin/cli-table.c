@@ -23,14 +23,24 @@
 #define ACCESS_OPTIONS                                                                            \
     OPT("--target", "IQN", CLI_STRING, "target", "name of the target (default: made from NAME)"), \
         OPT("--allow", "IQN", CLI_LIST, "allow",                                                  \
-            "initiator that may log in, repeatable (default: every one)"),                        \
-        OPT("--user", "NAME", CLI_STRING, "user", "user that initiators log in as (not yet)"),    \
-        OPT("--secret-file", "FILE", CLI_PATH, "secret-file", "file with that secret (not yet)")
+            "initiator, or address ADDR[/LEN], that may log in; repeatable (default: all)"),                        \
+        OPT("--user", "NAME", CLI_STRING, "user", "user that initiators log in as"),    \
+        OPT("--secret-file", "FILE", CLI_PATH, "secret-file", "file with that secret")
 
 static const struct cli_arg name_pos[] = {
     POS("NAME", CLI_STRING, "name", "the chain"),
     {.name = NULL},
 };
+
+static const struct cli_arg user_pos[] = {
+    POS("USER", CLI_STRING, "user", "the account's name"),
+    {.name = NULL},
+};
+
+#define ACCOUNT_OPTIONS                                                                   \
+    OPT("--chain", "NAME", CLI_STRING, "chain", "for logins to this chain"),              \
+        FLAG("--discovery", CLI_TRUE, "discovery", "for discovery sessions"),             \
+        FLAG("--outgoing", CLI_TRUE, "outgoing", "what we prove ourselves with (mutual CHAP)")
 
 static const struct cli_arg job_pos[] = {
     POS("JOB", CLI_STRING, "device", "the job; a pull's job has the chain's name"),
@@ -44,18 +54,21 @@ static const struct cli_arg export_options[] = {
     OPT("--view", "V", CLI_STRING, "view",
         "what layer LUNs show: flat (the disk as it was), delta (one layer's own data), image (the "
         "file's bytes)"),
+    OPT("--block-size", "BYTES", CLI_SIZE, "block-size",
+        "logical blocks of all its LUNs: 512 (default) or 4096"),
+    FLAG("--removable", CLI_TRUE, "removable", "initiators may eject and load LUN 0's medium"),
     FLAG("--probe-backing", CLI_TRUE, "probe-backing",
          "look at backing files without a recorded format (default: they are raw)"),
     {.name = NULL},
 };
 
 static const struct cli_arg pull_options[] = {
-    MUST("--into", "DIR", CLI_PATH, "into", "where the overlay NAME.qcow2 is made"),
+    MUST("--into", "DIR", CLI_PATH, "into", "where NAME.qcow2 (or NAME.raw) is made"),
     OPT("--source-secret-file", "FILE", CLI_PATH, "source-secret-file",
         "secret of USER at the source"),
     FLAG("--quiesced", CLI_TRUE, "quiesced", "nobody writes to the source, though it could be"),
     ACCESS_OPTIONS,
-    OPT("--format", "F", CLI_STRING, "format", "format of the local copy: qcow2 (raw: not yet)"),
+    OPT("--format", "F", CLI_STRING, "format", "format of the local copy: qcow2 or raw (default: qcow2)"),
     FLAG("--keep-layers", CLI_TRUE, "keep-layers", "copy the layers one by one (not yet)"),
     OPT("--base", "LAYER", CLI_STRING, "base", "stop at a layer that stays remote (not yet)"),
     FLAG("--no-stream", CLI_FALSE, "stream", "do not copy in the background"),
@@ -83,6 +96,22 @@ static const struct cli_arg commit_options[] = {
     {.name = NULL},
 };
 
+static const struct cli_arg throttle_options[] = {
+    OPT("--group", "G", CLI_STRING, "group", "share the limits with what else is in G"),
+    OPT("--bps", "BYTES/s", CLI_SIZE, "bps", "reads and writes"),
+    OPT("--bps-read", "BYTES/s", CLI_SIZE, "bps_rd", "reads"),
+    OPT("--bps-write", "BYTES/s", CLI_SIZE, "bps_wr", "writes, zeroing, discards"),
+    OPT("--iops", "N", CLI_NUMBER, "iops", "operations a second"),
+    OPT("--iops-read", "N", CLI_NUMBER, "iops_rd", "reads"),
+    OPT("--iops-write", "N", CLI_NUMBER, "iops_wr", "writes, zeroing, discards"),
+    OPT("--bps-max", "BYTES/s", CLI_SIZE, "bps_max", "in a burst"),
+    OPT("--bps-max-length", "SECONDS", CLI_NUMBER, "bps_max_length", "of such a burst"),
+    OPT("--iops-max", "N", CLI_NUMBER, "iops_max", "in a burst"),
+    OPT("--iops-max-length", "SECONDS", CLI_NUMBER, "iops_max_length", "of such a burst"),
+    OPT("--iops-size", "BYTES", CLI_SIZE, "iops_size", "larger requests count several times"),
+    {.name = NULL},
+};
+
 const struct cli_cmd cli_commands[] = {
     {"chain", "export", "serve IMAGE and its backing chain: LUN 0 the disk, LUN 1..N the layers",
      "chain-export",
@@ -101,13 +130,17 @@ const struct cli_cmd cli_commands[] = {
      name_pos,
      ARGS(OPT("--into", "FILE", CLI_PATH, "into",
               "the new qcow2 file (default: NAME-snN.qcow2 beside the top)")),
-     cli_run_chain_export},
+     cli_run_chain_snapshot},
     {"chain", "commit", "merge layers of a disk in use into one below them", "chain-commit",
      name_pos, commit_options, cli_run_chain_commit},
     {"chain", "resize", "make a disk in use larger", "block_resize",
      ARGS(POS("NAME", CLI_STRING, "device", "the chain"),
           POS("SIZE", CLI_SIZE, "size", "of the disk, in bytes or with k M G T")),
      NULL, cli_run_plain},
+    {"throttle", "set", "limit a disk, or several in a group together; no option: no limit",
+     "block_set_io_throttle", ARGS(POS("NAME", CLI_STRING, "device", "the chain")),
+     throttle_options, cli_run_plain},
+    {"throttle", "list", "limits and groups", "query-throttle", NULL, NULL, cli_run_throttle_list},
     {"job", "list", "all jobs", "query-block-jobs", NULL, NULL, cli_run_job_list},
     {"job", "show", "a job, or how it ended", "query-block-jobs", job_pos, NULL, cli_run_job_show},
     {"job", "wait", "show a job's progress until it ends", "query-block-jobs", job_pos, NULL,
@@ -126,6 +159,21 @@ const struct cli_cmd cli_commands[] = {
      ARGS(POS("NAME", CLI_STRING, "device", "the chain")), stream_options, cli_run_plain},
     {"discover", NULL, "targets of another host, their LUNs and chains", "discover",
      ARGS(POS("HOST[:PORT]", CLI_STRING, "host", "portal to ask")), NULL, cli_run_discover},
+    {"chain", "redirect", "send initiators that log in to another address", "chain-redirect",
+     name_pos,
+     ARGS(OPT("--to", "ADDR[:PORT]", CLI_STRING, "to", "where; without it they stay here"),
+          FLAG("--permanently", CLI_TRUE, "permanently", "tell them to remember it")),
+     cli_run_plain},
+    {"account", "add", "a user and secret that initiators log in with (CHAP)", "account-add",
+     user_pos,
+     ARGS(MUST("--secret-file", "FILE", CLI_PATH, "secret-file", "file with the secret"),
+          ACCOUNT_OPTIONS),
+     cli_run_plain},
+    {"account", "list", "all accounts", "query-accounts", NULL, NULL, cli_run_account_list},
+    {"account", "remove", "take an account away; open sessions stay", "account-remove", user_pos,
+     ARGS(ACCOUNT_OPTIONS,
+          FLAG("--open", CLI_TRUE, "open", "also the last one: everybody may log in then")),
+     cli_run_plain},
     {"session", "list", "who is connected", "query-sessions", NULL, NULL, cli_run_session_list},
     {"session", "close", "drop a session", "session-close",
      ARGS(POS("ID", CLI_NUMBER, "id", "as session list says")), NULL, cli_run_plain},

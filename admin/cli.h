@@ -81,6 +81,7 @@ bool cli_bool(const json_t *obj, const char *key);
 int cli_run_plain(struct cli *cli, const struct cli_cmd *cmd, json_t *args); /* done, no output */
 int cli_run_chain_export(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_chain_pull(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_chain_snapshot(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_chain_commit(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_chain_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_chain_show(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
@@ -88,9 +89,11 @@ int cli_run_job_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_job_show(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_job_wait(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_job_cancel(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_throttle_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_discover(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_session_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_event_follow(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_account_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_status(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_qmp(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 /* By cmd->verb. In libimage.a; all the others are in libcli.a. */

@@ -136,6 +136,22 @@ static bool is_direct(const struct blk_node *node)
     return !strcmp(node->drv->name, "file") && file_node_is_direct(node);
 }
 
+/* QMP's ImageInfoSpecificQCow2. */
+static json_t *format_specific(const struct qcow2_info *info)
+{
+    json_t *data =
+        json_pack("{s:s, s:b, s:i, s:s, s:b, s:b}", "compat", info->version < 3 ? "0.10" : "1.1",
+                  "lazy-refcounts", info->lazy_refcounts, "refcount-bits", (int)info->refcount_bits,
+                  "compression-type", info->zstd ? "zstd" : "zlib", "corrupt", info->corrupt,
+                  "extended-l2", info->extended_l2);
+
+    if (info->data_file) {
+        json_put(data, "data-file", json_text(info->data_file));
+        json_put(data, "data-file-raw", json_boolean(info->data_file_raw));
+    }
+    return json_pack("{s:s, s:o}", "type", "qcow2", "data", data);
+}
+
 /* QMP's ImageInfo. */
 static json_t *co_image_info(struct blk_node *node)
 {
@@ -157,6 +173,7 @@ static json_t *co_image_info(struct blk_node *node)
         if (info.backing_fmt)
             json_put(j, "backing-filename-format", json_text(info.backing_fmt));
     }
+    json_put(j, "format-specific", format_specific(&info));
     return j;
 }
 

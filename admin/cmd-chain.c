@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "admin/accounts.h"
 #include "admin/chain-info.h"
 #include "admin/chains.h"
 #include "admin/commands.h"
@@ -44,6 +45,15 @@ static int check_absolute(const char *what, const char *path, struct error *err)
     if (*path == '/' && strlen(path) < PATH_MAX)
         return 0;
     return error_set(err, EINVAL, "%s: '%.200s' is no absolute path", what, path);
+}
+
+static int check_account_args(const json_t *args, struct error *err)
+{
+    const char *user = arg_string(args, "user"), *file = arg_string(args, "secret-file");
+
+    if (!user != !file)
+        return error_set(err, EINVAL, "'user' and 'secret-file' go together");
+    return file ? check_absolute("secret file", file, err) : 0;
 }
 
 static int set_allowed(struct chain_record *rec, const json_t *list, struct error *err)
@@ -106,7 +116,6 @@ static json_t *co_info_and_release(struct chain *c)
 
 /* ---- chain-export ------------------------------------------------------------------------- */
 
-static const char *const later_in_export[] = {"user", "secret-file", NULL};
 static const char *const image_formats[] = {"qcow2", "raw", NULL};
 static const char *const views[] = {"flat", "delta", "image", NULL};
 
@@ -119,6 +128,8 @@ static const struct cmd_arg export_args[] = {
     {.name = "view", .type = ARG_STRING, .optional = true, .choices = views},
     {.name = "allow", .type = ARG_STRINGS, .optional = true},
     {.name = "probe-backing", .type = ARG_BOOL, .optional = true},
+    {.name = "block-size", .type = ARG_SIZE, .optional = true},
+    {.name = "removable", .type = ARG_BOOL, .optional = true},
     {.name = "user", .type = ARG_STRING, .optional = true},
     {.name = "secret-file", .type = ARG_STRING, .optional = true},
     {.name = NULL},
@@ -130,8 +141,12 @@ static int set_export(struct chain_record *rec, const json_t *args, struct error
 
     rec->writable = rec->unclean = arg_bool(args, "writable", false);
     rec->probe_backing = arg_bool(args, "probe-backing", false);
+    rec->block_bytes = arg_size(args, "block-size", 512);
+    rec->removable = arg_bool(args, "removable", false);
     rec->generation = 1;
     uuid_make(&rec->uuid);
+    if (rec->block_bytes != 512 && rec->block_bytes != 4096)
+        return error_set(err, EINVAL, "blocks are 512 or 4096 bytes");
     if (view && !strcmp(view, "image") && rec->writable)
         return error_set(err, EINVAL,
                          "view 'image' shows sealed layers only: export without --writable");
@@ -142,10 +157,14 @@ static int set_export(struct chain_record *rec, const json_t *args, struct error
     return 0;
 }
 
-static int co_export(struct chain *c, struct error *err)
+static int co_export(struct chain *c, const json_t *args, struct error *err)
 {
     struct error ignored = ERROR_INIT;
     int ret = co_chain_open_export(c, err);
+
+    if (!ret)
+        ret = co_chain_first_account(c, arg_string(args, "user"), arg_string(args, "secret-file"),
+                                     err);
 
     if (ret)
         return ret;
@@ -165,7 +184,7 @@ static json_t *run_export(struct daemon *d, const json_t *args, struct error *er
     struct chain_record *rec;
     struct chain *c;
 
-    if (refuse_given(args, later_in_export, err) ||
+    if (check_account_args(args, err) ||
         (!ram_is_name(arg_string(args, "image")) &&
          check_absolute("image", arg_string(args, "image"), err)))
         return NULL;
@@ -179,7 +198,8 @@ static json_t *run_export(struct daemon *d, const json_t *args, struct error *er
     c = chain_new(d, rec, "it is being exported", err);
     if (!c)
         return NULL;
-    if (co_export(c, err)) {
+    if (co_export(c, args, err)) {
+        co_accounts_forget(d->accounts, rec->name, &(struct error)ERROR_INIT);
         co_chain_discard(c);
         chain_release(c);
         return NULL;
@@ -191,7 +211,7 @@ static json_t *run_export(struct daemon *d, const json_t *args, struct error *er
 
 /* ---- chain-pull ----------------------------------------------------------------------------- */
 
-static const char *const later_in_pull[] = {"user", "secret-file", "base", NULL};
+static const char *const later_in_pull[] = {"base", NULL};
 static const char *const pull_formats[] = {"qcow2", "raw", NULL};
 
 static const struct cmd_arg pull_args[] = {
@@ -216,16 +236,11 @@ static const struct cmd_arg pull_args[] = {
 
 static int check_pull(const json_t *args, struct error *err)
 {
-    const char *format = arg_string(args, "format"),
-               *secret = arg_string(args, "source-secret-file");
+    const char *secret = arg_string(args, "source-secret-file");
 
-    if (refuse_given(args, later_in_pull, err) ||
+    if (refuse_given(args, later_in_pull, err) || check_account_args(args, err) ||
         check_absolute("directory", arg_string(args, "into"), err))
         return -err->errnum;
-    if (format && strcmp(format, "qcow2"))
-        return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
-                               "pulling into format '%s' is not supported by this version yet",
-                               format);
     if (arg_bool(args, "keep-layers", false))
         return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
                                "'keep-layers' is not supported by this version yet");
@@ -234,11 +249,15 @@ static int check_pull(const json_t *args, struct error *err)
 
 static json_t *run_pull(struct daemon *d, const json_t *args, struct error *err)
 {
+    const char *format = arg_string(args, "format");
     struct pull_opts opts = {
+        .format = format ? format : "qcow2",
         .url = arg_string(args, "url"),
         .into_dir = arg_string(args, "into"),
         .quiesced = arg_bool(args, "quiesced", false),
         .start_stream = arg_bool(args, "stream", true),
+        .user = arg_string(args, "user"),
+        .secret_file = arg_string(args, "secret-file"),
     };
     struct chain_record *rec;
     struct chain *c;
@@ -304,6 +323,7 @@ static int check_unused(const struct chain *c, struct error *err)
 
 static json_t *run_remove(struct daemon *d, const json_t *args, struct error *err)
 {
+    struct error ignored = ERROR_INIT;
     struct chain *c = chain_lookup(d, arg_string(args, "name"), err);
 
     if (!c || chain_claim(c, "it is being removed", err))
@@ -319,6 +339,8 @@ static json_t *run_remove(struct daemon *d, const json_t *args, struct error *er
         return NULL;
     }
     co_chain_stop_job(c);
+    if (co_accounts_forget(d->accounts, c->rec->name, &ignored))
+        log_err("chain %s: %s", c->rec->name, ignored.msg);
     log_notice("chain %s: removed; its image files stay", c->rec->name);
     co_chain_discard(c);
     chain_release(c);

@@ -129,7 +129,7 @@ static const char *io_status(const struct job *job)
 {
     if (!job->io_error)
         return "ok";
-    return job->on_error == JOB_ERR_ENOSPC ? "nospace" : "failed";
+    return job->io_no_space ? "nospace" : "failed";
 }
 
 static json_t *run_query_block_jobs(struct daemon *d, const json_t *args, struct error *err)

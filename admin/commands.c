@@ -13,7 +13,8 @@
 #include "util/size.h"
 
 static const struct command *const tables[] = {
-    meta_commands, chain_commands, live_commands, job_commands, block_commands, query_commands,
+    meta_commands,  chain_commands, account_commands, live_commands,     job_commands,
+    block_commands, query_commands, inject_commands,  throttle_commands,
 };
 
 void commands_for_each(bool (*fn)(const struct command *cmd, void *arg), void *arg)

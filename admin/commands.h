@@ -37,10 +37,13 @@ struct command {
 };
 
 extern const struct command chain_commands[];
+extern const struct command account_commands[];
 extern const struct command job_commands[];
 extern const struct command block_commands[];
+extern const struct command inject_commands[];
 extern const struct command live_commands[];
 extern const struct command query_commands[];
+extern const struct command throttle_commands[];
 extern const struct command meta_commands[];
 
 /* All commands in the order of the tables; fn returns false to stop. */

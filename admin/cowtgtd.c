@@ -16,12 +16,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "admin/accounts.h"
 #include "admin/background.h"
 #include "admin/chains.h"
 #include "admin/commands.h"
 #include "admin/control.h"
 #include "admin/events.h"
 #include "admin/paths.h"
+#include "admin/reservations.h"
 #include "admin/state.h"
 #include "lun-backends/block.h"
 #include "lun-backends/file.h"
@@ -160,6 +162,8 @@ static void co_stop(void *arg)
     if (d->control && !co_control_close(d->control))
         m.handlers_left = true;
     d->control = NULL;
+    accounts_close(d->accounts);
+    d->accounts = NULL;
     state_close(d->state);
     d->state = NULL;
     if (!m.exit_status)
@@ -282,11 +286,15 @@ static void init_rooms(void)
     struct error err = ERROR_INIT;
 
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* past a limit on file sizes: EFBIG */
     if (loop_init() || workers_init(HELPER_THREADS) || blk_init())
         die("the kernel refuses what an event loop needs (epoll, eventfd, threads)");
     if (m.opts.aio && aio_select_engine(m.opts.aio, &err))
         die(err.msg);
     if (make_socket_dir(m.opts.socket, &err) || state_open(m.opts.state_dir, &m.d.state, &err))
+        die(err.msg);
+    if (accounts_open(m.d.state->dir, &m.d.accounts, &err) ||
+        accounts_apply(m.d.accounts, NULL, NULL, false, &err))
         die(err.msg);
 }
 
@@ -302,6 +310,7 @@ int main(int argc, char **argv)
     m.d.socket_path = m.opts.socket;
     m.d.stop = stop_for_command;
     events_init(&m.d);
+    reservations_init(&m.d);
     watch_signals();
     co_spawn(co_start, NULL);
     loop_run();

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include "util/list.h"
 
+struct accounts;
 struct control;
 struct state;
 
@@ -15,6 +16,7 @@ struct state;
 
 struct daemon {
     struct state *state;
+    struct accounts *accounts;
     struct control *control; /* NULL until it is open */
     struct list_head chains; /* of struct chain */
     json_t *job_history;     /* how the last jobs ended, oldest first; bounded */

@@ -4,6 +4,7 @@
 #include "admin/events.h"
 
 #include <inttypes.h>
+#include <string.h>
 #include <time.h>
 
 #include "admin/chains.h"
@@ -35,6 +36,9 @@ const struct event_schema event_schemas[] = {
     {"BLOCK_JOB_PENDING", MEMBERS(MEMBER("type", "str"), MEMBER("id", "str"))},
     {"BLOCK_JOB_ERROR",
      MEMBERS(MEMBER("device", "str"), MEMBER("operation", "str"), MEMBER("action", "str"))},
+    {"BLOCK_IO_ERROR",
+     MEMBERS(MEMBER("device", "str"), OPTIONAL("node-name", "str"), MEMBER("operation", "str"),
+             MEMBER("action", "str"), OPTIONAL("nospace", "bool"), MEMBER("reason", "str"))},
     {"JOB_STATUS_CHANGE", MEMBERS(MEMBER("id", "str"), MEMBER("status", "str"))},
     {"BLOCK_IMAGE_CORRUPTED", MEMBERS(MEMBER("device", "str"), MEMBER("node-name", "str"),
                                       MEMBER("msg", "str"), MEMBER("fatal", "bool"))},
@@ -168,10 +172,30 @@ static void on_corrupt(struct blk_node *node, const char *what, bool fatal)
                          json_text(what), "fatal", fatal));
 }
 
+/* Initiators always hear of it: "report" is the one action there is. */
+static void on_lun_error(const struct lun_error *e)
+{
+    const struct blk_node *node = e->node;
+    const char *device = "";
+    struct chain *c;
+
+    while (node->drv->is_filter && node->file.child)
+        node = node->file.child;
+    list_for_each_entry (c, &listener->chains, link) {
+        if (!strcmp(c->rec->target, e->target))
+            device = c->rec->name;
+    }
+    event_emit(listener, "BLOCK_IO_ERROR",
+               json_pack("{s:s, s:s, s:s, s:s, s:b, s:s}", "device", device, "node-name",
+                         node->name, "operation", e->write ? "write" : "read", "action", "report",
+                         "nospace", e->no_space, "reason", strerror(e->error)));
+}
+
 void events_init(struct daemon *d)
 {
     listener = d;
     qcow2_set_corrupt_sink(on_corrupt);
+    lun_set_error_sink(on_lun_error);
     job_set_event_sink(on_job_event);
     session_set_event_sink(on_session);
 }

@@ -147,7 +147,10 @@ int co_image_compare(json_t *args)
     struct chain_image *chain[2] = {NULL, NULL};
     int ret = SAME;
 
+    if (!image_cache_modes(args))
+        return CANT_OPEN;
     for (int i = 0; i < 2 && !ret; i++) {
+        how[i].cache = cli_str(args, "cache");
         how[i].share = cli_bool(args, "force-share");
         chain[i] = co_image_open(path[i], &how[i]);
         c.buf[i] = aligned_alloc(4096, PIECE_BYTES);

@@ -87,11 +87,15 @@ int co_image_convert(json_t *args)
     const char *path = cli_str(args, "filename"), *target = cli_str(args, "target");
     const char *format = cli_str(args, "target-format");
     struct image_open how = {.format = cli_str(args, "format"),
+                             .cache = cli_str(args, "cache"),
                              .share = cli_bool(args, "force-share")};
-    struct image_open into = {.format = *format ? format : "raw", .writable = true};
-    struct chain_image *from = co_image_open(path, &how), *to;
+    struct image_open into = {.format = *format ? format : "raw",
+                              .cache = cli_str(args, "target-cache"),
+                              .writable = true};
+    struct chain_image *from, *to;
     int ret = 0;
 
+    from = image_cache_modes(args) ? co_image_open(path, &how) : NULL;
     if (!from)
         return CLI_FAILED;
     if (!cli_bool(args, "existing"))
@@ -147,7 +151,9 @@ static int find_base(const struct chain_image *chain, const char *base)
 /* All that was open read-only is closed first: our own locks would be in the way. */
 static int co_reopen(struct commit *c, const struct chain_image *names, unsigned base)
 {
-    struct image_open how = {.format = names->layers[base].format, .writable = true};
+    const char *cache = cli_str(c->args, "target-cache");
+    struct image_open how = {
+        .format = names->layers[base].format, .cache = cache, .writable = true};
 
     c->base = co_image_open(names->layers[base].filename, &how);
     if (!c->base)
@@ -160,6 +166,7 @@ static int co_reopen(struct commit *c, const struct chain_image *names, unsigned
             c->nr_above ? image_top(c->above[c->nr_above - 1]) : image_top(c->base);
 
         how = (struct image_open){.format = names->layers[i].format,
+                                  .cache = cache,
                                   .only_top = true,
                                   .writable = i == names->nr_layers - 1 && !c->drop};
         c->above[c->nr_above] = co_image_open(names->layers[i].filename, &how);
@@ -229,10 +236,11 @@ static int co_commit_close(struct commit *c)
 int co_image_commit(json_t *args)
 {
     struct image_open how = {.format = cli_str(args, "format")};
-    struct chain_image *chain = co_image_open(cli_str(args, "filename"), &how), *names;
     struct commit c = {.args = args};
+    struct chain_image *chain, *names;
     int base, ret;
 
+    chain = image_cache_modes(args) ? co_image_open(cli_str(args, "filename"), &how) : NULL;
     if (!chain)
         return CLI_FAILED;
     base = find_base(chain, cli_str(args, "base"));
@@ -348,7 +356,8 @@ static int co_rebase_safe(struct chain_image *chain, struct chain_image *below, 
 static struct chain_image *co_open_new_backing(const char *path, const json_t *args, int *ret)
 {
     const char *backing = cli_str(args, "backing");
-    struct image_open how = {.format = cli_str(args, "backing-format")};
+    struct image_open how = {.format = cli_str(args, "backing-format"),
+                             .cache = cli_str(args, "cache")};
     char *file, format[16] = "";
     struct error err = ERROR_INIT;
     struct chain_image *chain = NULL;
@@ -382,13 +391,17 @@ int co_image_rebase(json_t *args)
 {
     const char *path = cli_str(args, "filename"), *backing = cli_str(args, "backing");
     bool unsafe = cli_bool(args, "unsafe");
-    struct image_open how = {
-        .format = cli_str(args, "format"), .writable = true, .only_top = unsafe};
+    struct image_open how = {.format = cli_str(args, "format"),
+                             .writable = true,
+                             .only_top = unsafe,
+                             .cache = cli_str(args, "target-cache")};
     struct chain_image *chain, *below;
     int ret = 0;
 
     if (!json_object_get(args, "backing"))
         return cli_fail("-b BACKING is missing (-b \"\" for none)");
+    if (!image_cache_modes(args))
+        return CLI_FAILED;
     if (*backing && !*cli_str(args, "backing-format"))
         return cli_fail("a backing file needs its format: -F raw or -F qcow2");
     below = unsafe ? NULL : co_open_new_backing(path, args, &ret);

@@ -9,19 +9,56 @@
 #include "lun-backends/image-probe.h"
 #include "util/size.h"
 
+/* Written data is flushed at the end in all of them. */
+static const struct {
+    const char *name;
+    enum file_cache cache;
+} cache_modes[] = {
+    {"none", FILE_CACHE_NONE},           {"directsync", FILE_CACHE_NONE},
+    {"writeback", FILE_CACHE_WRITEBACK}, {"writethrough", FILE_CACHE_WRITEBACK},
+    {"unsafe", FILE_CACHE_WRITEBACK},
+};
+
+static bool find_cache(const char *name, enum file_cache *cache)
+{
+    *cache = FILE_CACHE_WRITEBACK;
+    for (size_t i = 0; name && i < ARRAY_LEN(cache_modes); i++) {
+        if (!strcmp(cache_modes[i].name, name)) {
+            *cache = cache_modes[i].cache;
+            return true;
+        }
+    }
+    return !name || !*name;
+}
+
+bool image_cache_modes(const json_t *args)
+{
+    static const char *const keys[] = {"target-cache", "cache"};
+    enum file_cache cache;
+
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        if (!find_cache(cli_str(args, keys[i]), &cache)) {
+            cli_fail("no cache mode '%s': none, writeback, writethrough, directsync or unsafe",
+                     cli_str(args, keys[i]));
+            return false;
+        }
+    }
+    return true;
+}
+
 struct chain_image *co_image_open(const char *path, const struct image_open *how)
 {
     struct chain_open_opts opts = {
         .format = how->format && *how->format ? how->format : NULL,
         .writable = how->writable,
         .probe_backing = true,
-        .cache = FILE_CACHE_WRITEBACK,
         .only_top = how->only_top,
         .no_lock = how->share,
     };
     struct error err = ERROR_INIT;
     struct chain_image *chain;
 
+    find_cache(how->cache, &opts.cache);
     if (!co_chain_open(path, &opts, &chain, &err))
         return chain;
     cli_fail("%s", err.msg);

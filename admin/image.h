@@ -21,6 +21,7 @@ image_fn co_image_create, co_image_info, co_image_map, co_image_check, co_image_
 /* image-open.c */
 struct image_open {
     const char *format; /* "" or NULL: looked at */
+    const char *cache;  /* qemu-img's -t and -T; NULL or "": the page cache */
     bool writable, only_top, share;
 };
 /* Prints why not; NULL then. */
@@ -37,6 +38,8 @@ static inline struct blk_node *image_top(const struct chain_image *chain)
 int co_image_read(struct blk_node *node, uint64_t offset, void *buf, size_t bytes);
 /* Closes; a failure to write back what is in memory is one. */
 int co_image_finish(struct chain_image *chain);
+/* -t and -T name a cache mode; false (printed): one does not. */
+bool image_cache_modes(const json_t *args);
 /* "human" or "json" (*json); false (printed) for anything else. */
 bool image_output(const json_t *args, bool *json);
 void image_print_json(json_t *value); /* takes it */

@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "admin/events.h"
+#include "admin/json-util.h"
 #include "admin/live.h"
 #include "lun-backends/commit.h"
 #include "lun-backends/file.h"
@@ -288,6 +290,16 @@ static int co_take_lun_of_top(struct committing *m)
     return lun;
 }
 
+static void tell_dropped(const struct chain *c, const struct layer *l)
+{
+    char uuid[UUID_STRLEN];
+
+    uuid_to_text(&l->uuid, uuid);
+    event_emit(c->d, "CHAIN_LAYER_DROPPED",
+               json_pack("{s:s, s:o, s:s, s:s}", "chain", c->rec->name, "layer",
+                         json_text(l->filename), "uuid", uuid, "target", c->rec->target));
+}
+
 /* The chain without the layers above base up to top, in memory; the nodes are closed. */
 static void co_drop_layers(struct committing *m)
 {
@@ -306,6 +318,7 @@ static void co_drop_layers(struct committing *m)
     c->nr_layers -= n;
     for (unsigned i = n; gone && i-- > 0;) {
         co_blk_node_unref(gone[i].node);
+        tell_dropped(c, &gone[i]);
         free(gone[i].filename);
     }
     free(gone);
@@ -551,8 +564,11 @@ static int co_begin(struct committing *m, const struct commit_order *o, struct e
 int co_chain_commit(struct chain *c, const struct commit_order *o, struct error *err)
 {
     struct committing *m;
+    const char *id = o->job_id ? o->job_id : c->rec->name;
     int ret = chain_check_idle(c, err);
 
+    if (!ret && job_find(id)) /* found out before anything is taken away */
+        ret = error_set(err, EEXIST, "job id '%s' is in use", id);
     if (!ret)
         ret = check_commit(c, o, err);
     if (ret)

@@ -9,7 +9,7 @@
 
 #include "admin/chains.h"
 
-/* Served and free of jobs: nothing else changes the chain. @doing is for the message. */
+/* Served, and no job works on it; DeviceInUse names the job. */
 int chain_check_idle(const struct chain *c, struct error *err);
 /* By node name, file name (whole, or its last part) or UUID; index, -1 with @err. */
 int chain_find_layer(const struct chain *c, const char *text, struct error *err);

@@ -1,14 +1,18 @@
 # The daemon is every room; the tool talks to its socket; its image commands link lun-backends.
 noinst_LIBRARIES += libadmin.a
 libadmin_a_SOURCES = \
+	admin/accounts.c \
+	admin/accounts.h \
 	admin/background.c \
 	admin/background.h \
 	admin/chain-info.c \
 	admin/chain-info.h \
 	admin/chains.c \
 	admin/chains.h \
+	admin/cmd-account.c \
 	admin/cmd-block.c \
 	admin/cmd-chain.c \
+	admin/cmd-inject.c \
 	admin/cmd-job.c \
 	admin/cmd-live.c \
 	admin/cmd-query.c \
@@ -37,12 +41,15 @@ libadmin_a_SOURCES = \
 	admin/qmp-meta.h \
 	admin/record.c \
 	admin/record.h \
+	admin/reservations.c \
+	admin/reservations.h \
 	admin/secret.c \
 	admin/secret.h \
 	admin/serve.c \
 	admin/state.c \
 	admin/state.h \
-	admin/streams.c
+	admin/streams.c \
+	admin/throttles.c
 
 sbin_PROGRAMS += cowtgtd
 cowtgtd_SOURCES = admin/cowtgtd.c
@@ -50,6 +57,7 @@ cowtgtd_LDADD = libadmin.a libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS) $
 
 noinst_LIBRARIES += libcli.a
 libcli_a_SOURCES = \
+	admin/cli-account.c \
 	admin/cli-args.c \
 	admin/cli-chain.c \
 	admin/cli-client.c \
@@ -58,6 +66,7 @@ libcli_a_SOURCES = \
 	admin/cli-misc.c \
 	admin/cli-print.c \
 	admin/cli-table.c \
+	admin/cli-throttle.c \
 	admin/cli.h \
 	admin/json-stream.c \
 	admin/paths.c

@@ -13,9 +13,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "admin/accounts.h"
 #include "admin/paths.h"
 #include "admin/secret.h"
 #include "discovery/chain-reader.h"
+#include "lun-backends/cowmap.h"
 #include "lun-backends/file.h"
 #include "lun-backends/formats.h"
 #include "lun-backends/qcow2.h"
@@ -206,9 +208,15 @@ static bool is_utf8(const char *text)
     return ok;
 }
 
-static int co_overlay_path(struct chain_record *rec, const char *dir, char out_dir[PATH_MAX],
-                           struct error *err)
+static bool is_raw(const struct chain_record *rec)
 {
+    return !strcmp(rec->format, "raw");
+}
+
+static int co_overlay_path(struct chain_record *rec, const struct pull_opts *opts,
+                           char out_dir[PATH_MAX], struct error *err)
+{
+    const char *dir = opts->into_dir, *format = opts->format;
     struct real_dir *r = malloc(sizeof(*r));
     char path[PATH_MAX];
     int ret;
@@ -219,12 +227,13 @@ static int co_overlay_path(struct chain_record *rec, const char *dir, char out_d
     ret = co_work(resolve_dir, r);
     if (ret)
         error_set(err, -ret, "directory %s: %s", dir, strerror(-ret));
-    else if (snprintf(path, sizeof(path), "%s/%s.qcow2", r->out, rec->name) >= (int)sizeof(path))
+    else if (snprintf(path, sizeof(path), "%s/%s.%s", r->out, rec->name, format) >=
+             (int)sizeof(path))
         ret = error_set(err, ENAMETOOLONG, "directory %s: the name is too long", dir);
     else if (!is_utf8(path))
         ret = error_set(err, EILSEQ, "directory %s: its real name is no UTF-8", dir);
-    else if (record_set(&rec->path, path) || record_set(&rec->format, "qcow2") ||
-             string_list_add(&rec->layer_formats, "qcow2"))
+    else if (record_set(&rec->path, path) || record_set(&rec->format, format) ||
+             string_list_add(&rec->layer_formats, format))
         ret = error_set(err, ENOMEM, "out of memory");
     if (!ret)
         strcpy(out_dir, r->out);
@@ -232,7 +241,15 @@ static int co_overlay_path(struct chain_record *rec, const char *dir, char out_d
     return ret;
 }
 
-static int co_write_overlay(struct chain *c, struct error *err)
+static void co_remove_overlay(const char *format, char *path)
+{
+    if (!strcmp(format, "raw"))
+        co_cowmap_remove(path);
+    else
+        co_work(unlink_file, path);
+}
+
+static int co_write_qcow2(struct chain *c, struct error *err)
 {
     struct qcow2_create_opts qo = {
         .size_bytes = c->remote->size_bytes,
@@ -259,25 +276,53 @@ static int co_write_overlay(struct chain *c, struct error *err)
     return ret;
 }
 
-static int co_open_overlay(struct chain *c, struct error *err)
+static int co_write_overlay(struct chain *c, struct error *err)
+{
+    if (is_raw(c->rec))
+        return co_cowmap_create(c->rec->path, c->remote->size_bytes, 0, c->rec->source_url, err);
+    return co_write_qcow2(c, err);
+}
+
+static int co_open_qcow2(struct chain *c, struct blk_node **node, struct error *err)
 {
     struct qcow2_open_opts qo = {.writable = true, .fix_leaks = c->fix_leaks};
     struct file_opts fo = {.writable = true};
-    struct blk_node *file, *node;
-    struct uuid uuid;
+    struct blk_node *file;
     int ret;
 
     ret = co_file_open(c->rec->path, &fo, &file, err);
     if (ret)
         return ret;
-    ret = co_qcow2_open_opts(file, &qo, &node, err);
+    ret = co_qcow2_open_opts(file, &qo, node, err);
     co_blk_node_unref(file);
+    return ret;
+}
+
+static int co_open_overlay(struct chain *c, struct error *err)
+{
+    struct blk_node *node;
+    struct uuid uuid;
+    int ret = is_raw(c->rec) ? co_cowmap_open(c->rec->path, &node, err)
+                             : co_open_qcow2(c, &node, err);
+
     if (ret)
         return ret;
     uuid_make(&uuid); /* writable: its content has no lasting name */
-    ret = chain_add_layer(c, node, c->rec->path, "qcow2", true, &uuid, err);
+    ret = chain_add_layer(c, node, c->rec->path, c->rec->format, true, &uuid, err);
     co_blk_node_unref(node);
     return ret ? ret : chain_match_layers(c, err);
+}
+
+/* NULL: it stands alone. */
+static const char *overlay_backing(const struct chain *c)
+{
+    const struct blk_node *node = chain_top(c)->node;
+    struct qcow2_info info;
+
+    if (is_raw(c->rec))
+        return cowmap_backing(node);
+    qcow2_get_info(node, &info);
+    return info.backing;
 }
 
 /* source <- overlay <- copy-on-read */
@@ -305,7 +350,7 @@ static int forget_source(struct chain_record *rec)
 int co_chain_open_pull(struct chain *c, struct error *err)
 {
     struct chain_record *rec = c->rec;
-    struct qcow2_info info;
+    const char *backing;
     int ret;
 
     if (!rec->source_url) /* all is here: an image and what lies below it, as any other */
@@ -313,15 +358,15 @@ int co_chain_open_pull(struct chain *c, struct error *err)
     ret = co_open_overlay(c, err);
     if (ret)
         return ret;
-    qcow2_get_info(chain_top(c)->node, &info);
-    if (!info.backing) { /* it was dropped just before the end */
+    backing = overlay_backing(c);
+    if (!backing) { /* it was dropped just before the end */
         rec->generation++;
         return forget_source(rec) ? error_set(err, ENOMEM, "out of memory") : 0;
     }
-    if (strcmp(info.backing, rec->source_url))
+    if (strcmp(backing, rec->source_url))
         return error_set(err, EINVAL,
                          "%s has the backing file '%s' now, the chain was pulled from '%s'",
-                         rec->path, info.backing, rec->source_url);
+                         rec->path, backing, rec->source_url);
     ret = co_reconnect_source(c, err);
     return ret ? ret : join(c, err);
 }
@@ -349,7 +394,7 @@ static int co_build(struct chain *c, const struct pull_opts *opts, bool *created
     char dir[PATH_MAX];
     int ret;
 
-    if (co_overlay_path(c->rec, opts->into_dir, dir, err) || co_connect_source(c, opts, err) ||
+    if (co_overlay_path(c->rec, opts, dir, err) || co_connect_source(c, opts, err) ||
         co_write_overlay(c, err))
         return -err->errnum;
     *created = true;
@@ -380,13 +425,15 @@ struct chain *co_pull(struct daemon *d, struct chain_record *rec, const struct p
     rec->generation = 1;
     rec->writable = rec->unclean = true;
     rec->stream = opts->start_stream;
-    if (co_build(c, opts, &created, err)) {
+    if (co_chain_first_account(c, opts->user, opts->secret_file, err) ||
+        co_build(c, opts, &created, err)) {
         char *path = created ? strdup(rec->path) : NULL;
 
+        co_accounts_forget(d->accounts, rec->name, &stream_err);
         co_chain_discard(c);
         chain_release(c);
         if (path)
-            co_work(unlink_file, path);
+            co_remove_overlay(opts->format, path);
         free(path);
         return NULL;
     }

@@ -8,6 +8,8 @@
 
 struct pull_opts {
     const char *url, *into_dir;
+    const char *user, *secret_file; /* what initiators log in with; NULL: nothing */
+    const char *format; /* of the local copy: "qcow2" or "raw" */
     bool quiesced; /* the user vouches that nobody writes to the source */
     bool start_stream;
     json_t *warnings; /* array; what the user should know is appended */

@@ -36,12 +36,18 @@ static const struct field fields[] = {
     FIELD("generation", F_U64, generation),
     FIELD("target", F_STRING, target),
     FIELD("allowed", F_STRINGS, allowed),
+    OPTIONAL("auth", F_BOOL, auth),
+    OPTIONAL("redirect-to", F_STRING, redirect_to),
+    OPTIONAL("redirect-permanently", F_BOOL, redirect_permanently),
     FIELD("writable", F_BOOL, writable),
     FIELD("view", F_STRING, view),
     FIELD("path", F_STRING, path),
     FIELD("format", F_STRING, format),
     FIELD("probe-backing", F_BOOL, probe_backing),
     FIELD("layer-formats", F_STRINGS, layer_formats),
+    OPTIONAL("block-size", F_U64, block_bytes),
+    OPTIONAL("removable", F_BOOL, removable),
+    OPTIONAL("reservations", F_STRINGS, reservations),
     OPTIONAL("layer-paths", F_STRINGS, layer_paths),
     OPTIONAL("layer-luns", F_NUMBERS, layer_luns),
     OPTIONAL("next-lun", F_U64, next_lun),
@@ -60,6 +66,7 @@ static const struct field fields[] = {
     FIELD("stream", F_BOOL, stream),
     FIELD("stream-paused", F_BOOL, stream_paused),
     FIELD("speed", F_U64, speed_bytes),
+    OPTIONAL("throttle", F_STRING, throttle),
 };
 
 static void *member(struct chain_record *rec, const struct field *f)

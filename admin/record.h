@@ -36,13 +36,19 @@ struct chain_record {
     struct uuid uuid;
     uint64_t generation; /* fits 32 bits */
     char *target;
-    struct string_list allowed; /* initiator names; none: everybody */
+    struct string_list allowed; /* initiator names, address prefixes; none: everybody */
+    bool auth;                  /* nobody without a secret, even if the accounts are lost */
+    char *redirect_to;          /* where logins are sent; NULL: they stay */
+    bool redirect_permanently;
     bool writable;
     char *view;   /* "flat", "delta", "image" */
     char *path;   /* the top image, absolute */
     char *format; /* of the top; never probed again */
     bool probe_backing;
     struct string_list layer_formats; /* base first; what each was at export */
+    uint64_t block_bytes;             /* logical blocks of the LUNs; 0: 512 */
+    bool removable;                   /* LUN 0's medium can be ejected */
+    struct string_list reservations;  /* persistent ones kept for initiators, a LUN each */
     struct string_list layer_paths;   /* the same order; tells layers apart after a change */
     struct number_list layer_luns;    /* the same order; 0: not shown (half committed) */
     uint64_t next_lun;                /* numbers below were given once; 0: not noted yet */
@@ -62,6 +68,8 @@ struct chain_record {
     bool stream; /* wanted: goes on after a restart */
     bool stream_paused;
     uint64_t speed_bytes; /* per second, 0: no limit */
+
+    char *throttle; /* JSON: group and limits of LUN 0; NULL: none */
 };
 
 bool record_is_pull(const struct chain_record *rec);

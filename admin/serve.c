@@ -9,12 +9,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "admin/accounts.h"
 #include "admin/chains.h"
+#include "admin/reservations.h"
 #include "lun-backends/formats.h"
 #include "target/scsi.h"
 #include "util/log.h"
 
-#define LUN_BLOCK_BYTES 512
+#define DEFAULT_BLOCK_BYTES 512
 
 static const char *const view_names[] = {
     [COWL_VIEW_FLAT] = "flat",
@@ -75,6 +77,11 @@ static void page_parent(const struct chain *c, unsigned i, struct cowl_page *pg)
     }
 }
 
+static uint32_t block_bytes(const struct chain *c)
+{
+    return c->rec->block_bytes ? (uint32_t)c->rec->block_bytes : DEFAULT_BLOCK_BYTES;
+}
+
 /* Page D5h of layer @i; @is_disk: as LUN 0 shows it (the top only). */
 static void make_page(const struct chain *c, unsigned i, bool is_disk, struct cowl_page *pg)
 {
@@ -97,7 +104,7 @@ static void make_page(const struct chain *c, unsigned i, bool is_disk, struct co
     pg->view = (uint8_t)(is_disk ? COWL_VIEW_FLAT : chain_view(c->rec));
     pg->chain_uuid = c->rec->uuid;
     pg->layer_uuid = l->uuid;
-    pg->granularity_blocks = l->node->limits.granularity_bytes / LUN_BLOCK_BYTES;
+    pg->granularity_blocks = l->node->limits.granularity_bytes / block_bytes(c);
     pg->generation = (uint32_t)c->rec->generation;
     page_name(l->filename, pg->name);
 }
@@ -155,6 +162,9 @@ static int add_disk(struct chain *c, struct error *err)
         .writable = chain_top(c)->writable,
         .id = c->rec->uuid,
         .has_cowl = true,
+        .block_bytes = block_bytes(c),
+        .removable = c->rec->removable,
+        .reservations = reservations_of(c->rec, 0),
     };
 
     make_page(c, c->nr_layers - 1, true, &opts.cowl);
@@ -169,6 +179,8 @@ int chain_serve_layer(struct chain *c, unsigned i, struct error *err)
         .number = l->lun,
         .root = view_node(c, l),
         .has_cowl = true,
+        .block_bytes = block_bytes(c),
+        .reservations = reservations_of(c->rec, l->lun),
         .anchored_zeros = view == COWL_VIEW_DELTA,
     };
     int ret;
@@ -189,12 +201,31 @@ int chain_serve_layer(struct chain *c, unsigned i, struct error *err)
     return ret;
 }
 
+/* Part of a block would be cut off. */
+static int check_blocks(const struct chain *c, struct error *err)
+{
+    for (unsigned i = 0; i < c->nr_layers; i++) {
+        const struct layer *l = &c->layers[i];
+
+        if (block_bytes(c) > DEFAULT_BLOCK_BYTES && l->node->size_bytes % block_bytes(c))
+            return error_set(err, EINVAL, "%s: %llu bytes are not whole blocks of %u", l->filename,
+                             (unsigned long long)l->node->size_bytes, block_bytes(c));
+    }
+    return 0;
+}
+
 static int fill_target(struct chain *c, struct error *err)
 {
+    if (check_blocks(c, err))
+        return -err->errnum;
     for (unsigned i = 0; i < c->rec->allowed.nr; i++) {
         if (target_allow(c->target, c->rec->allowed.items[i], err))
             return error_prefix(err, "allowed initiator");
     }
+    if (accounts_apply(c->d->accounts, c->rec->name, c->target, c->rec->auth, err) ||
+        target_set_alias(c->target, c->rec->name, err) ||
+        target_redirect(c->target, c->rec->redirect_to, c->rec->redirect_permanently, err))
+        return -err->errnum;
     for (unsigned i = 0; i < c->nr_layers; i++) {
         if (c->layers[i].lun && chain_serve_layer(c, i, err))
             return -err->errnum;
@@ -209,8 +240,10 @@ int co_chain_serve(struct chain *c, struct error *err)
     c->target = target_create(c->rec->target, err);
     if (!c->target)
         return -err->errnum;
-    if (!fill_target(c, err))
+    if (!fill_target(c, err)) {
+        chain_throttle_apply(c);
         return 0;
+    }
     t = c->target;
     c->target = NULL;
     co_target_destroy(t);

@@ -205,7 +205,7 @@ static int load_json(struct state *s, json_t *root, struct error *err)
 /* ---- files -------------------------------------------------------------------------- */
 
 struct save_job {
-    const char *dir;
+    const char *dir, *name;
     const char *text;
 };
 
@@ -230,9 +230,9 @@ static int write_state(void *arg)
     char tmp[PATH_MAX], path[PATH_MAX];
     int fd, ret;
 
-    if (snprintf(tmp, sizeof(tmp), "%s/state.json.tmp", job->dir) >= (int)sizeof(tmp))
+    if (snprintf(tmp, sizeof(tmp), "%s/%s.tmp", job->dir, job->name) >= (int)sizeof(tmp))
         return -ENAMETOOLONG;
-    snprintf(path, sizeof(path), "%s/state.json", job->dir);
+    snprintf(path, sizeof(path), "%s/%s", job->dir, job->name);
     fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
@@ -248,17 +248,22 @@ static int write_state(void *arg)
     return path_fsync_dir(job->dir);
 }
 
+int co_state_write(const char *dir, const char *name, const char *text)
+{
+    struct save_job job = {.dir = dir, .name = name, .text = text};
+
+    return co_work(write_state, &job);
+}
+
 int co_state_save(struct state *s, struct error *err)
 {
-    struct save_job job = {.dir = s->dir};
     int ret = -ENOMEM;
     char *text;
 
     co_mutex_lock(&s->saving);
     text = state_to_text(s);
     if (text) {
-        job.text = text;
-        ret = co_work(write_state, &job);
+        ret = co_state_write(s->dir, "state.json", text);
         free(text);
     }
     co_mutex_unlock(&s->saving);

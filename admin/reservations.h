@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Persistent reservations that initiators want kept through a power loss (APTPL): lines of text
+ * in the chain's record, one for a LUN. The text is the target's own; here it is only kept.
+ */
+#ifndef COWTGT_RESERVATIONS_H
+#define COWTGT_RESERVATIONS_H
+
+#include "admin/chains.h"
+
+/* From now on the state keeps them, durable before an initiator hears of it. */
+void reservations_init(struct daemon *d);
+/* What is kept for a LUN; NULL: nothing. */
+const char *reservations_of(const struct chain_record *rec, uint16_t lun);
+
+#endif
