@@ -6,21 +6,28 @@ CTEST_LIBS = libctest.a $(GTEST_LIBS) -lstdc++ -lm
 
 if HAVE_GTEST
 UNIT_TESTS += \
+	tests/unit/test-access \
 	tests/unit/test-block \
 	tests/unit/test-chain-name \
 	tests/unit/test-chain-reader \
+	tests/unit/test-chap \
 	tests/unit/test-cli-table \
 	tests/unit/test-commit \
 	tests/unit/test-copy-on-read \
 	tests/unit/test-cow-wire \
+	tests/unit/test-cowmap \
 	tests/unit/test-digest \
+	tests/unit/test-file-faults \
 	tests/unit/test-file \
+	tests/unit/test-inject \
+	tests/unit/test-io-error \
 	tests/unit/test-iov \
 	tests/unit/test-job \
 	tests/unit/test-json-stream \
 	tests/unit/test-layers \
 	tests/unit/test-negotiate \
 	tests/unit/test-pdu \
+	tests/unit/test-pr \
 	tests/unit/test-qcow2-check \
 	tests/unit/test-qcow2-features \
 	tests/unit/test-qcow2-format \
@@ -31,6 +38,7 @@ UNIT_TESTS += \
 	tests/unit/test-remote-status \
 	tests/unit/test-remote-url \
 	tests/unit/test-reopen \
+	tests/unit/test-scsi-commands \
 	tests/unit/test-scsi-opcodes \
 	tests/unit/test-scsi \
 	tests/unit/test-sendtargets \
@@ -39,9 +47,14 @@ UNIT_TESTS += \
 	tests/unit/test-stream-live \
 	tests/unit/test-stream \
 	tests/unit/test-text \
+	tests/unit/test-throttle-bucket \
+	tests/unit/test-throttle \
 	tests/unit/test-util \
 	tests/unit/test-vpd
 endif
+
+tests_unit_test_access_SOURCES = tests/unit/test-access.c
+tests_unit_test_access_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
 
 tests_unit_test_block_SOURCES = tests/unit/test-block.c
 tests_unit_test_block_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
@@ -51,6 +64,9 @@ tests_unit_test_chain_name_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_chain_reader_SOURCES = tests/unit/test-chain-reader.c
 tests_unit_test_chain_reader_LDADD = $(CTEST_LIBS) libdiscovery.a $(LUN_LIBS)
+
+tests_unit_test_chap_SOURCES = tests/unit/test-chap.c
+tests_unit_test_chap_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
 
 tests_unit_test_cli_table_SOURCES = tests/unit/test-cli-table.c
 tests_unit_test_cli_table_LDADD = $(CTEST_LIBS) libcli.a $(UTIL_LIBS) $(JANSSON_LIBS)
@@ -64,11 +80,23 @@ tests_unit_test_copy_on_read_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 tests_unit_test_cow_wire_SOURCES = tests/unit/test-cow-wire.c
 tests_unit_test_cow_wire_LDADD = $(CTEST_LIBS) $(UTIL_LIBS)
 
+tests_unit_test_cowmap_SOURCES = tests/unit/test-cowmap.c tests/unit/mem-node.c tests/unit/mem-node.h
+tests_unit_test_cowmap_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
 tests_unit_test_digest_SOURCES = tests/unit/test-digest.c
 tests_unit_test_digest_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
 
+tests_unit_test_file_faults_SOURCES = tests/unit/test-file-faults.c
+tests_unit_test_file_faults_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
 tests_unit_test_file_SOURCES = tests/unit/test-file.c
 tests_unit_test_file_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_inject_SOURCES = tests/unit/test-inject.c tests/unit/mem-node.c tests/unit/mem-node.h
+tests_unit_test_inject_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_io_error_SOURCES = tests/unit/test-io-error.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/scsi-fake.c tests/unit/scsi-fake.h
+tests_unit_test_io_error_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
 
 tests_unit_test_iov_SOURCES = tests/unit/test-iov.c
 tests_unit_test_iov_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
@@ -87,6 +115,9 @@ tests_unit_test_negotiate_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN
 
 tests_unit_test_pdu_SOURCES = tests/unit/test-pdu.c
 tests_unit_test_pdu_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+tests_unit_test_pr_SOURCES = tests/unit/test-pr.c
+tests_unit_test_pr_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
 
 tests_unit_test_qcow2_check_SOURCES = tests/unit/test-qcow2-check.c tests/unit/qcow2-image.c tests/unit/qcow2-image.h
 tests_unit_test_qcow2_check_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
@@ -118,6 +149,9 @@ tests_unit_test_remote_url_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 tests_unit_test_reopen_SOURCES = tests/unit/test-reopen.c
 tests_unit_test_reopen_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
+tests_unit_test_scsi_commands_SOURCES = tests/unit/test-scsi-commands.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/scsi-fake.c tests/unit/scsi-fake.h
+tests_unit_test_scsi_commands_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
 tests_unit_test_scsi_opcodes_SOURCES = tests/unit/test-scsi-opcodes.c
 tests_unit_test_scsi_opcodes_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
 
@@ -141,6 +175,12 @@ tests_unit_test_stream_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_text_SOURCES = tests/unit/test-text.c
 tests_unit_test_text_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+tests_unit_test_throttle_bucket_SOURCES = tests/unit/test-throttle-bucket.c
+tests_unit_test_throttle_bucket_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_throttle_SOURCES = tests/unit/test-throttle.c tests/unit/mem-node.c tests/unit/mem-node.h
+tests_unit_test_throttle_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_util_SOURCES = tests/unit/test-util.c
 tests_unit_test_util_LDADD = $(CTEST_LIBS) $(UTIL_LIBS)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A qcow2 image of the fuzzer's making, opened by the real engine: read, asked for its mapping,
- * written, flushed, resized, closed, and opened once more.
+ * written, flushed, resized, closed, and opened once more. An image that had no fault before it
+ * was written has none after, whatever failed meanwhile; if nothing failed, no leak either.
  *
  * Input: byte 0 flags (below), byte 1 the request of the file that fails (0: none), byte 2 the
  * number of operations, 5 bytes each; then the image as pieces: offset (4 bytes), length (2), data.
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lun-backends/qcow2-offline.h"
 #include "lun-backends/qcow2.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/mem-file.h"
@@ -19,6 +21,7 @@
 #define IO_MAX_BYTES   (192u << 10)
 #define ZERO_MAX_BYTES (UINT64_C(64) << 20)
 
+#define FULL_BYTES  (MEM_FILE_MAX_BYTES - (4 << 20)) /* writes may have failed */
 #define MAX_RUNNING 8
 
 enum flags { WRITABLE = 1, BACKED = 2, NO_SPACE = 4, TRUNCATED = 8, CONCURRENT = 16 };
@@ -26,6 +29,7 @@ enum flags { WRITABLE = 1, BACKED = 2, NO_SPACE = 4, TRUNCATED = 8, CONCURRENT =
 struct image {
     struct fuzz_bytes ops;
     uint8_t flags;
+    unsigned fail_at;
     struct mem_file *file;
     struct mem_node *below;
     struct blk_node *node;
@@ -200,17 +204,36 @@ static void co_look(struct image *im)
     co_io(&io);
 }
 
+/* False: not an image that can be checked. */
+static bool co_check(struct image *im, struct qcow2_check_result *res)
+{
+    struct error err = ERROR_INIT;
+
+    return !co_qcow2_check(&im->file->node, 0, NULL, NULL, res, &err);
+}
+
 static void co_use(void *arg)
 {
     struct image *im = arg;
     bool writable = im->flags & WRITABLE;
+    struct qcow2_check_result before, after;
+    bool sound = writable && co_check(im, &before) && !before.check_errors && !before.corruptions;
 
+    im->file->fail_at = im->fail_at;
     if (co_open(im, writable)) {
         co_look(im);
         while (fuzz_left(&im->ops) && im->node->size_bytes)
             co_operate(im);
         co_wait_all(im);
         co_blk_node_unref(im->node);
+        if (sound) {
+            bool failed = im->fail_at && !im->file->fail_at;
+
+            im->file->fail_at = 0;
+            FUZZ_REQUIRE(co_check(im, &after) && !after.check_errors && !after.corruptions);
+            if (!before.leaks && !failed && im->file->node.size_bytes < FULL_BYTES)
+                FUZZ_REQUIRE(!after.leaks);
+        }
         if (writable && co_open(im, false)) {
             co_look(im);
             co_blk_node_unref(im->node);
@@ -219,22 +242,6 @@ static void co_use(void *arg)
     co_blk_node_unref(&im->file->node);
     if (im->below)
         co_blk_node_unref(&im->below->node);
-}
-
-static struct mem_file *take_image(struct fuzz_bytes *in, bool truncated)
-{
-    struct mem_file *f = mem_file_new(0);
-
-    while (fuzz_left(in) > 6) {
-        uint64_t offset = fuzz_u32(in);
-        size_t len = fuzz_u16(in), got;
-        const uint8_t *piece = fuzz_take(in, len, &got);
-
-        mem_file_put(f, offset, piece, got);
-    }
-    if (!truncated) /* files end with a cluster; without its zeros the pieces don't show it */
-        f->node.size_bytes = round_up_pow2(f->node.size_bytes, 2 << 20);
-    return f;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -248,8 +255,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     got = (size_t)(fuzz_u8(&in) % 32) * 5;
     im.ops.pos = fuzz_take(&in, got, &got);
     im.ops.end = im.ops.pos + got;
-    im.file = take_image(&in, im.flags & TRUNCATED);
-    im.file->fail_at = fail_at;
+    im.file = mem_file_from_pieces(&in, im.flags & TRUNCATED);
+    im.fail_at = fail_at;
     im.file->fail_with = im.flags & NO_SPACE ? -ENOSPC : -EIO;
     if (im.flags & BACKED) {
         im.below = mem_node_new(1 << 20, 4096);

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/fuzz/fuzz.h"
 #include "util/size.h"
 
 static struct mem_file *to_mem_file(struct blk_node *node)
@@ -176,6 +175,36 @@ struct mem_file *mem_file_new(uint64_t size_bytes)
     struct blk_node *node = blk_node_new(&mem_file_driver, NULL);
 
     FUZZ_REQUIRE(node);
+    node->filename = strdup("/images/image.qcow2");
     node->size_bytes = MIN_OF(size_bytes, MEM_FILE_MAX_BYTES);
     return to_mem_file(node);
+}
+
+struct mem_file *mem_file_from_pieces(struct fuzz_bytes *in, bool truncated)
+{
+    struct mem_file *f = mem_file_new(0);
+
+    while (fuzz_left(in) > 6) {
+        uint64_t offset = fuzz_u32(in);
+        size_t len = fuzz_u16(in), got;
+        const uint8_t *piece = fuzz_take(in, len, &got);
+
+        mem_file_put(f, offset, piece, got);
+    }
+    if (!truncated)
+        f->node.size_bytes = round_up_pow2(f->node.size_bytes, 2 << 20);
+    return f;
+}
+
+int __wrap_co_file_open(const char *path, const struct file_opts *opts, struct blk_node **node,
+                        struct error *err)
+{
+    struct mem_file *f;
+
+    if (!path[0])
+        return error_set(err, ENOENT, "no name");
+    f = mem_file_new(1 << 20);
+    f->node.read_only = !opts->writable;
+    *node = &f->node;
+    return 0;
 }

@@ -149,6 +149,16 @@ class RawInitiator:
             self.data_digest = self.login_text.get("DataDigest") == "CRC32C"
         return rsp
 
+    def step(self, keys, flags, isid=b"\x80\0\0\0\0\x01"):
+        """One login request and its response, keys as a dict in rsp.keys."""
+        header, data = self.login_pdu(keys, flags=flags, isid=isid)
+        self.send_raw(header + data + bytes(-len(data) % 4))
+        rsp = self.recv()
+        rsp.status = rsp.word(36) >> 16
+        rsp.keys = {k.decode(): v.decode() for k, v in (
+            p.split(b"=", 1) for p in rsp.data.split(b"\0") if b"=" in p)}
+        return rsp
+
     # ---- full feature phase -----------------------------------------------------------------
 
     def command(self, cdb, lun=0, edtl=0, read=False, write=False, data=b"", itt=None, final=True,

@@ -165,17 +165,17 @@ TEST(negotiate, markers_are_declined)
     OP("IFMarker", "No", "IFMarker=No");
 }
 
-TEST(negotiate, authentication_is_none_or_nothing)
+TEST(negotiate, authentication_methods_are_noted_for_login_to_answer)
 {
     struct talk t;
 
     begin(&t);
-    CHECK_STR(offer(&t, NEG_SECURITY, "AuthMethod", "CHAP,None"), "AuthMethod=None");
-    CHECK(t.n.auth_offered && t.n.auth_none);
+    CHECK_STR(offer(&t, NEG_SECURITY, "AuthMethod", "CHAP,None"), "");
+    CHECK(t.n.auth_offered && t.n.auth_none && t.n.auth_chap);
     text_release(&t.out);
     begin(&t);
-    CHECK_STR(offer(&t, NEG_SECURITY, "AuthMethod", "CHAP"), "AuthMethod=Reject");
-    CHECK(t.n.auth_offered && !t.n.auth_none);
+    CHECK_STR(offer(&t, NEG_SECURITY, "AuthMethod", "CHAP"), "");
+    CHECK(t.n.auth_offered && !t.n.auth_none && t.n.auth_chap);
     text_release(&t.out);
 }
 

@@ -133,9 +133,9 @@ TEST(scsi, more_than_the_maximum_transfer_length_is_refused)
     uint8_t cdb[16] = {0x88};
 
     fake_setup(&f, UINT64_C(64) << 20, true);
-    put_be32(cdb + 10, LUN_MAX_TRANSFER_BYTES / 512 + 1);
+    put_be32(cdb + 10, LUN_MAX_TRANSFER_BLOCKS + 1);
     CHECK_EQ(fake_exec(&f, cdb, 16, data, 4096, false), SENSE(5, 0x24, 0));
-    put_be32(cdb + 10, LUN_MAX_TRANSFER_BYTES / 512);
+    put_be32(cdb + 10, LUN_MAX_TRANSFER_BLOCKS);
     CHECK_EQ(fake_exec(&f, cdb, 16, data, 4096, false), 0);
     fake_teardown(&f);
 }
@@ -181,8 +181,8 @@ TEST(scsi, unknown_commands_are_invalid_opcodes_or_fields)
 {
     fake_setup(&f, DISK_BYTES, true);
     CHECK_EQ(fake_exec(&f, CDB(0x7f, 0, 0, 0, 0, 0), NULL, 0, false), SENSE(5, 0x20, 0));
-    CHECK_EQ(fake_exec(&f, CDB(0x5e, 0, 0, 0, 0, 0, 0, 0, 8, 0), data, 8, false),
-             SENSE(5, 0x20, 0));
+    CHECK_EQ(fake_exec(&f, CDB(0x5e, 4, 0, 0, 0, 0, 0, 0, 8, 0), data, 8, false),
+             SENSE(5, 0x24, 0));
     CHECK_EQ(
         fake_exec(&f, CDB(0x9e, 0x11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), NULL, 0, false),
         SENSE(5, 0x24, 0));
@@ -636,15 +636,18 @@ TEST(scsi, write_same_repeats_its_block)
     fake_teardown(&f);
 }
 
-TEST(scsi, write_same_of_zeros_is_a_zero_request_and_0_blocks_go_to_the_end)
+TEST(scsi, write_same_of_zeros_is_a_zero_request_and_0_blocks_are_refused)
 {
     fake_setup(&f, DISK_BYTES, true);
     mem_node_fill(f.mem, 0, DISK_BYTES, BLK_ST_DATA, 0x42);
     memset(data, 0, 512);
-    CHECK_EQ(fake_exec(&f, CDB(0x41, 8, 0, 0, 0, 8, 0, 0, 0, 0), data, 512, true), 0);
+    CHECK_EQ(fake_exec(&f, CDB(0x41, 8, 0, 0, 0, 8, 0, 0, 0, 0), data, 512, true),
+             SENSE(5, 0x24, 0)); /* WSNZ */
+    CHECK_EQ(fake_exec(&f, CDB(0x41, 8, 0, 0, 0, 8, 0, 0, 8, 0), data, 512, true), 0);
     CHECK_EQ(f.mem->data[4095], 0x42);
     CHECK_EQ(f.mem->data[4096], 0);
-    CHECK_EQ(f.mem->data[DISK_BYTES - 1], 0);
+    CHECK_EQ(f.mem->data[8191], 0);
+    CHECK_EQ(f.mem->data[8192], 0x42);
     CHECK_EQ(f.mem->writes, 0);
     fake_teardown(&f);
 }
@@ -880,7 +883,7 @@ TEST(scsi, mode_sense_tells_write_protection_and_cache)
     CHECK_EQ(fake_exec(&f, CDB(0x1a, 0, 0x3f, 0, 255, 0), data, 255, false), 0);
     CHECK_EQ(data[2], 0x90);
     CHECK_EQ(data[3], 8);
-    CHECK_EQ(data[0], 3 + 8 + 20 + 12);
+    CHECK_EQ(data[0], 3 + 8 + 20 + 12 + 12);
     CHECK_EQ(fake_exec(&f, CDB(0x1a, 0, 0xff, 0, 255, 0), data, 255, false), SENSE(5, 0x39, 0));
     CHECK_EQ(fake_exec(&f, CDB(0x1a, 0, 0x02, 0, 255, 0), data, 255, false), SENSE(5, 0x24, 0));
     fake_teardown(&f);

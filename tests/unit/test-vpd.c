@@ -121,7 +121,7 @@ TEST(vpd, block_limits_are_those_enforced)
     fake_setup(&f, DISK_BYTES, true);
     CHECK_EQ(inquire(0xb0), 0);
     CHECK_EQ(get_be16(page + 2), 60);
-    CHECK_EQ(get_be32(page + 8), LUN_MAX_TRANSFER_BYTES / 512);
+    CHECK_EQ(get_be32(page + 8), LUN_MAX_TRANSFER_BLOCKS);
     CHECK_EQ(get_be32(page + 20), LUN_MAX_UNMAP_BYTES / 512);
     CHECK_EQ(get_be32(page + 24), LUN_MAX_UNMAP_DESCS);
     CHECK_EQ(get_be32(page + 28), 8);
