@@ -10,6 +10,7 @@
 #include "admin/commands.h"
 #include "admin/json-util.h"
 #include "lun-backends/file.h"
+#include "lun-backends/merged.h"
 #include "lun-backends/qcow2.h"
 #include "util/log.h"
 
@@ -198,6 +199,18 @@ static void put_cache_stats(json_t *cache, const struct blk_node *node)
     json_put(cache, "max-bytes", json_integer((json_int_t)st.cache_bytes));
 }
 
+/* Ours: the merged mapping of the sealed layers from this node down. */
+static void put_merged_stats(json_t *j, const struct blk_node *node)
+{
+    struct merged_stats st;
+
+    if (merged_get_stats(node, &st))
+        json_put(j, "merged-map",
+                 json_pack("{s:i, s:I, s:I, s:I, s:I}", "layers", (int)st.layers, "hits",
+                           (json_int_t)st.hits, "misses", (json_int_t)st.misses, "bytes",
+                           (json_int_t)st.bytes, "max-bytes", (json_int_t)st.max_bytes));
+}
+
 /* QMP's BlockDeviceInfo; the members about throttling say that there is none. */
 static json_t *co_device_info(struct blk_node *node)
 {
@@ -214,6 +227,7 @@ static json_t *co_device_info(struct blk_node *node)
         json_put(j, "backing_file", json_text(node_filename(node->backing.child)));
     if (!strcmp(node->drv->name, "qcow2"))
         put_cache_stats(json_object_get(j, "cache"), node);
+    put_merged_stats(j, node);
     json_put(j, "image", co_image_info(node));
     return j;
 }

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "lun-backends/block-int.h"
+#include "lun-backends/merged.h"
 #include "util/coroutine.h"
 #include "util/log.h"
 
@@ -116,6 +117,7 @@ static void co_close_all(struct list_head *dying)
         struct blk_node *node = list_first_entry(dying, struct blk_node, all_link);
 
         list_del(&node->all_link);
+        merged_forget(node);
         node->refs = 1; /* co_close may take references, and give them back */
         if (node->drv->co_close)
             node->drv->co_close(node);
@@ -166,6 +168,8 @@ static void set_edge(struct blk_edge *edge, struct blk_node *child)
 {
     struct blk_node *old = edge->child ? block_edge_unlink(edge) : NULL;
 
+    if (edge->parent_node)
+        merged_forget(edge->parent_node);
     if (child)
         block_edge_link(edge, child);
     blk_node_unref(old);
@@ -226,6 +230,7 @@ int co_blk_reopen(struct blk_node *node, bool writable, struct error *err)
 
     if (node->read_only == !writable)
         return 0;
+    merged_forget(node);
     if (!node->drv->co_reopen)
         return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP, "%s (%s) can't be opened anew",
                                name, node->drv->name);

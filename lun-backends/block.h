@@ -36,6 +36,7 @@
 
 struct blk_node;
 struct blk_head;
+struct merged_map;
 
 enum blk_verb {
     BLK_READ,
@@ -56,6 +57,7 @@ enum blk_flags {
     BLK_BULK = 1 << 4,           /* background work: a remote uses its other session */
     BLK_META = 1 << 5,           /* READ, WRITE, WRITE_ZEROES of a format's own tables: for
                                     filters below it, changes nothing */
+    BLK_BY_LAYER = 1 << 6,       /* READ: layer by layer, past any merged map */
 };
 
 enum blk_result_flags {
@@ -116,6 +118,21 @@ enum blk_event {
     BLK_EV_STATS, /* reserved for filters that watch; may be ignored */
 };
 
+/* Where a sealed layer keeps a range of its disk: see co_locate. */
+enum blk_place_kind {
+    BLK_PLACE_HOST,  /* as it is, in another node */
+    BLK_PLACE_ZERO,  /* reads zeros */
+    BLK_PLACE_BELOW, /* it has no say: its backing decides */
+    BLK_PLACE_ASK,   /* only the layer itself can read it (compressed, damaged) */
+};
+
+struct blk_place {
+    enum blk_place_kind kind;
+    struct blk_node *host; /* HOST: always the same node for one layer */
+    uint64_t host_offset_bytes;
+    uint64_t length_bytes; /* of the disk, 1..asked; of any kind */
+};
+
 /* A directed edge of the graph. Exactly one of parent_node, parent_head is set while linked. */
 struct blk_edge {
     struct blk_node *child;
@@ -155,6 +172,13 @@ struct blk_driver {
     /* In a coroutine, node drained, nothing dirty: open for writing from now on, or for reading
      * only. On failure all is as it was. Only co_blk_reopen() calls it. NULL: can't. */
     int (*co_reopen)(struct blk_node *node, bool writable, struct error *err);
+    /* In a coroutine, node read-only: the place of the range that starts at @offset. What it says
+     * holds until the node is opened anew or an edge below changes. An error is one of reading
+     * metadata. NULL: reads must go through the node. */
+    int (*co_locate)(struct blk_node *node, uint64_t offset, uint64_t bytes,
+                     struct blk_place *place);
+    /* Most of its reads will pass the node by (or not any more): it may keep fewer tables. */
+    void (*set_covered)(struct blk_node *node, bool covered);
 };
 
 struct blk_node {
@@ -172,6 +196,8 @@ struct blk_node {
     struct blk_edge data;       /* guest data kept apart from @file (qcow2); mostly NULL */
     struct list_head walk_link; /* the core's, while it looks for what is above a node */
     unsigned walk_gen;
+    struct merged_map *merged; /* merged.c's */
+    bool merge_decided;        /* whether there is to be a merged map */
 };
 
 /* ---- nodes: for drivers and whoever builds graphs -------------------------------- */
@@ -216,6 +242,11 @@ void blk_complete(struct blk_req *req, int result);
 /* A request from the core's free list (never NULL: aborts when out of memory, at < 1 KiB). */
 struct blk_req *blk_child_get(void);
 void blk_child_put(struct blk_req *req);
+
+/* A request of its own over bytes [from, from + bytes) of @req's data, same verb, offset not set;
+ * NULL: no memory. Given back by blk_part_put(). */
+struct blk_req *blk_part_get(struct blk_req *req, uint64_t from, uint64_t bytes);
+void blk_part_put(struct blk_req *part, const struct blk_req *parent);
 
 /* iovec helpers: all take byte positions inside the iovec. */
 size_t iov_bytes(const struct iovec *iov, int niov);

@@ -45,6 +45,10 @@ liblun_a_SOURCES = \
 	lun-backends/iscsi-lun.h \
 	lun-backends/job.c \
 	lun-backends/job.h \
+	lun-backends/merged-build.c \
+	lun-backends/merged-int.h \
+	lun-backends/merged.c \
+	lun-backends/merged.h \
 	lun-backends/qcow2-bitmaps.c \
 	lun-backends/qcow2-cache.c \
 	lun-backends/qcow2-check-fix.c \

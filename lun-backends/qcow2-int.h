@@ -95,6 +95,7 @@ struct qcow2 {
         uint64_t dir_offset, dir_bytes;
     } bitmaps;
     uint64_t cache_bytes_wanted; /* 0: by the disk's size */
+    bool covered;                /* a merged map answers most reads: few tables are kept */
 
     bool corrupt; /* takes no more changes */
     bool marking; /* the header is being told */
@@ -219,12 +220,10 @@ uint8_t *qcow2_slice_entry(const struct qcow2 *q, const struct qslice *s, uint64
 /* false: corrupt; counted and logged. */
 bool qcow2_get_entry(struct qcow2 *q, const struct qslice *s, uint64_t off, struct qcow2_entry *e);
 void qcow2_submit_status(struct blk_node *node, struct blk_req *req);
+int co_qcow2_locate(struct blk_node *node, uint64_t off, uint64_t bytes, struct blk_place *place);
 
 /* qcow2-read.c */
 void qcow2_submit_read(struct blk_node *node, struct blk_req *req);
-/* A child over bytes [from, from + bytes) of @req's data, offsets not set; NULL: no memory. */
-struct blk_req *qcow2_child(struct blk_req *req, uint64_t from, uint64_t bytes);
-void qcow2_child_put(struct blk_req *child, const struct blk_req *parent);
 /* What the disk reads as at [off, off + bytes), zeros past its end; for copies in a write. */
 int co_qcow2_read_old(struct qcow2 *q, uint64_t off, void *buf, size_t bytes, uint32_t flags);
 
@@ -349,5 +348,6 @@ int co_qcow2_resize(struct blk_node *node, uint64_t size_bytes, struct error *er
 
 /* qcow2-open.c */
 int qcow2_fit_cache(struct qcow2 *q);
+void qcow2_set_covered(struct blk_node *node, bool covered);
 
 #endif

@@ -255,6 +255,29 @@ int co_qcow2_map(struct qcow2 *q, uint64_t off, uint64_t max, struct qrun *run)
     return ret;
 }
 
+int co_qcow2_locate(struct blk_node *node, uint64_t off, uint64_t bytes, struct blk_place *place)
+{
+    static const enum blk_place_kind kinds[] = {
+        [QRUN_UNALLOCATED] = BLK_PLACE_BELOW, [QRUN_ZERO] = BLK_PLACE_ZERO,
+        [QRUN_DATA] = BLK_PLACE_HOST,         [QRUN_COMPRESSED] = BLK_PLACE_ASK,
+        [QRUN_BAD] = BLK_PLACE_ASK,
+    };
+    struct qcow2 *q = qcow2_of(node);
+    struct qrun run = {.kind = QRUN_BAD};
+    int ret = co_qcow2_map(q, off, bytes, &run);
+
+    if (ret && (run.kind != QRUN_BAD || !run.bytes))
+        return ret;
+    *place = (struct blk_place){.kind = kinds[run.kind], .length_bytes = run.bytes};
+    if (run.past_end) {
+        place->kind = BLK_PLACE_ZERO;
+    } else if (run.kind == QRUN_DATA) {
+        place->host_offset_bytes = run.host;
+        place->host = qcow2_host_node(q, &place->host_offset_bytes);
+    }
+    return 0;
+}
+
 static enum blk_state state_of(enum qrun_kind kind)
 {
     static const enum blk_state states[] = {

@@ -17,10 +17,11 @@
 #include "util/loop.h"
 #include "util/size.h"
 
-#define L2_CACHE_BYTES  (UINT64_C(32) << 20) /* by default, at most */
-#define REF_CACHE_BYTES (UINT64_C(8) << 20)
-#define MAX_FORMAT_NAME 64
-#define MAX_DATA_FILE   1023
+#define L2_CACHE_BYTES      (UINT64_C(32) << 20) /* by default, at most */
+#define COVERED_CACHE_BYTES (UINT64_C(1) << 20)  /* at most, where a merged map answers */
+#define REF_CACHE_BYTES     (UINT64_C(8) << 20)
+#define MAX_FORMAT_NAME     64
+#define MAX_DATA_FILE       1023
 
 static void co_qcow2_close(struct blk_node *node)
 {
@@ -76,6 +77,8 @@ static const struct blk_driver qcow2_driver = {
     .co_resize = co_qcow2_resize,
     .co_change_backing = co_qcow2_change_backing,
     .co_reopen = co_qcow2_reopen,
+    .co_locate = co_qcow2_locate,
+    .set_covered = qcow2_set_covered,
 };
 
 bool qcow2_probe(const void *buf, size_t len)
@@ -234,14 +237,27 @@ static uint64_t cache_bytes(const struct qcow2 *q)
     uint64_t cluster = qcow2_cluster_bytes(&q->g);
     uint64_t entries = (q->h.size_bytes + cluster - 1) >> q->g.cluster_bits;
 
+    uint64_t bound = q->covered ? COVERED_CACHE_BYTES : L2_CACHE_BYTES;
+
     if (q->cache_bytes_wanted)
-        return q->cache_bytes_wanted;
-    return MIN_OF(L2_CACHE_BYTES, round_up_pow2(entries * q->g.entry_bytes, q->g.slice_bytes));
+        return MIN_OF(q->cache_bytes_wanted, q->covered ? bound : UINT64_MAX);
+    return MIN_OF(bound, round_up_pow2(entries * q->g.entry_bytes, q->g.slice_bytes));
 }
 
 int qcow2_fit_cache(struct qcow2 *q)
 {
     return qcache_set_max(&q->l2, cache_bytes(q));
+}
+
+/* Out of memory for a smaller table: it stays as it is. */
+void qcow2_set_covered(struct blk_node *node, bool covered)
+{
+    struct qcow2 *q = qcow2_of(node);
+
+    if (q->covered == covered)
+        return;
+    q->covered = covered;
+    qcow2_fit_cache(q);
 }
 
 int qcow2_set_cache_bytes(struct blk_node *node, uint64_t bytes)

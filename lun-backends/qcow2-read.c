@@ -8,7 +8,6 @@
 #include "lun-backends/qcow2-int.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include "util/size.h"
 
@@ -25,41 +24,6 @@ static struct read_op *op_of(struct blk_req *req)
 {
     _Static_assert(sizeof(struct read_op) <= sizeof(req->scratch), "read_op fits the scratch");
     return (struct read_op *)&req->scratch;
-}
-
-struct blk_req *qcow2_child(struct blk_req *req, uint64_t from, uint64_t bytes)
-{
-    struct blk_req *child = blk_child_get();
-    struct iovec *iov;
-
-    child->verb = req->verb;
-    child->flags = req->flags & BLK_BULK;
-    child->length_bytes = bytes;
-    child->opaque = req;
-    if (!from && bytes == req->length_bytes) {
-        child->iov = req->iov;
-        child->niov = req->niov;
-        return child;
-    }
-    child->iov = &child->small_iov;
-    child->niov = iov_slice(req->iov, req->niov, from, bytes, &child->small_iov, 1);
-    if (child->niov >= 0)
-        return child;
-    iov = malloc((size_t)req->niov * sizeof(*iov));
-    if (!iov) {
-        blk_child_put(child);
-        return NULL;
-    }
-    child->iov = iov;
-    child->niov = iov_slice(req->iov, req->niov, from, bytes, iov, req->niov);
-    return child;
-}
-
-void qcow2_child_put(struct blk_req *child, const struct blk_req *parent)
-{
-    if (child->iov != &child->small_iov && child->iov != parent->iov)
-        free((void *)child->iov);
-    blk_child_put(child);
 }
 
 static void op_put(struct blk_req *req)
@@ -82,7 +46,7 @@ static void child_done(struct blk_req *child)
     if (child->result && !op->result)
         op->result = child->result;
     op->result_flags |= child->result_flags;
-    qcow2_child_put(child, req);
+    blk_part_put(child, req);
     op_put(req);
 }
 
@@ -99,7 +63,7 @@ static void submit_run(struct qcow2 *q, struct blk_req *req, const struct qrun *
         iov_zero(req->iov, req->niov, from, run->bytes);
         return;
     }
-    child = qcow2_child(req, from, run->bytes);
+    child = blk_part_get(req, from, run->bytes);
     if (!child) {
         op->result = -ENOMEM;
         return;

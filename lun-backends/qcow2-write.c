@@ -56,7 +56,7 @@ static void child_done(struct blk_req *child)
 
     if (child->result)
         op_of(req)->result = child->result;
-    qcow2_child_put(child, req);
+    blk_part_put(child, req);
     op_put(req);
 }
 
@@ -88,7 +88,7 @@ static void overwrite(struct qcow2 *q, struct blk_req *req, struct qrun run)
     *op = (struct write_op){.pending = 1};
     op->epoch = qcow2_io_begin(q);
     for (;;) {
-        child = qcow2_child(req, pos - req->offset_bytes, run.bytes);
+        child = blk_part_get(req, pos - req->offset_bytes, run.bytes);
         if (!child) {
             op->result = -ENOMEM;
             break;

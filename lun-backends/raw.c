@@ -52,6 +52,13 @@ static int co_raw_reopen(struct blk_node *node, bool writable, struct error *err
     return ret;
 }
 
+static int co_raw_locate(struct blk_node *node, uint64_t offset, uint64_t bytes,
+                         struct blk_place *place)
+{
+    *place = (struct blk_place){BLK_PLACE_HOST, node->file.child, offset, bytes};
+    return 0;
+}
+
 static const struct blk_driver raw_driver = {
     .name = "raw",
     .instance_bytes = sizeof(struct blk_node),
@@ -67,6 +74,7 @@ static const struct blk_driver raw_driver = {
         },
     .co_resize = co_raw_resize,
     .co_reopen = co_raw_reopen,
+    .co_locate = co_raw_locate,
 };
 
 int co_raw_open(struct blk_node *file, bool writable, struct blk_node **node, struct error *err)

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "lun-backends/block-int.h"
+#include "lun-backends/merged.h"
 #include "util/log.h"
 #include "util/loop.h"
 #include "util/size.h"
@@ -78,7 +79,8 @@ void blk_complete(struct blk_req *req, int result)
 static void call_driver(struct blk_node *node, struct blk_req *req)
 {
     core.submit_depth++;
-    node->drv->submit[req->verb](node, req);
+    if (req->verb != BLK_READ || !merged_submit_read(node, req))
+        node->drv->submit[req->verb](node, req);
     core.submit_depth--;
 }
 
@@ -294,6 +296,41 @@ void blk_child_put(struct blk_req *req)
     }
     list_add(&core.free, &req->link);
     core.nr_free++;
+}
+
+struct blk_req *blk_part_get(struct blk_req *req, uint64_t from, uint64_t bytes)
+{
+    struct blk_req *part = blk_child_get();
+    struct iovec *iov;
+
+    part->verb = req->verb;
+    part->flags = req->flags & BLK_BULK;
+    part->length_bytes = bytes;
+    part->opaque = req;
+    if (!from && bytes == req->length_bytes) {
+        part->iov = req->iov;
+        part->niov = req->niov;
+        return part;
+    }
+    part->iov = &part->small_iov;
+    part->niov = iov_slice(req->iov, req->niov, from, bytes, &part->small_iov, 1);
+    if (part->niov >= 0)
+        return part;
+    iov = malloc((size_t)req->niov * sizeof(*iov));
+    if (!iov) {
+        blk_child_put(part);
+        return NULL;
+    }
+    part->iov = iov;
+    part->niov = iov_slice(req->iov, req->niov, from, bytes, iov, req->niov);
+    return part;
+}
+
+void blk_part_put(struct blk_req *part, const struct blk_req *parent)
+{
+    if (part->iov != &part->small_iov && part->iov != parent->iov)
+        free((void *)part->iov);
+    blk_child_put(part);
 }
 
 void request_init(void)

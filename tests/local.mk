@@ -25,6 +25,7 @@ UNIT_TESTS += \
 	tests/unit/test-job \
 	tests/unit/test-json-stream \
 	tests/unit/test-layers \
+	tests/unit/test-merged \
 	tests/unit/test-negotiate \
 	tests/unit/test-pdu \
 	tests/unit/test-pr \
@@ -109,6 +110,9 @@ tests_unit_test_json_stream_LDADD = $(CTEST_LIBS) libadmin.a libtarget.a libdisc
 
 tests_unit_test_layers_SOURCES = tests/unit/test-layers.c
 tests_unit_test_layers_LDADD = $(CTEST_LIBS) libadmin.a libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS) $(JANSSON_LIBS)
+
+tests_unit_test_merged_SOURCES = tests/unit/test-merged.c tests/unit/qcow2-image.c tests/unit/qcow2-image.h
+tests_unit_test_merged_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_negotiate_SOURCES = tests/unit/test-negotiate.c
 tests_unit_test_negotiate_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
