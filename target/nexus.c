@@ -7,6 +7,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include "target/nexus.h"
 #include "target/lun.h"
 #include "target/target-int.h"
 #include "util/loop.h"
@@ -39,6 +40,18 @@ void nexus_fini(struct nexus *n)
         free(nl);
     list_init(&n->luns);
     list_del(&n->link);
+}
+
+bool nexus_may_reach(const struct nexus *n, const struct lun *lun)
+{
+    return lun->target == n->target && !lun->gone;
+}
+
+struct lun *nexus_find_lun(const struct nexus *n, uint16_t number)
+{
+    struct lun *lun = target_find_lun(n->target, number);
+
+    return lun && nexus_may_reach(n, lun) ? lun : NULL;
 }
 
 static struct nexus_lun *find(struct nexus *n, uint16_t number)

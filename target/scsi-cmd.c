@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "target/target-int.h"
+#include "target/nexus.h"
 #include "util/size.h"
 
 int scsi_lun_decode(const uint8_t field[8], uint16_t *number)
@@ -473,7 +473,7 @@ static void init_own_fields(struct scsi_cmd *cmd)
     cmd->lock.go = lock_free;
     cmd->lun = NULL;
     if (!scsi_lun_decode(cmd->lun_field, &number))
-        cmd->lun = target_find_lun(cmd->nexus->target, number);
+        cmd->lun = nexus_find_lun(cmd->nexus, number);
     cmd->op = NULL;
     cmd->lba = cmd->nr_blocks = cmd->moved_bytes = 0;
     cmd->buf = NULL;

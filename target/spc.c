@@ -6,6 +6,7 @@
 #include "target/scsi-cmd.h"
 
 #include <string.h>
+#include "target/nexus.h"
 #include "target/target-int.h"
 #include "util/byteorder.h"
 #include "util/size.h"
@@ -102,7 +103,7 @@ static uint32_t nr_luns_selected(const struct scsi_cmd *cmd)
     if (cmd->cdb[2] == SELECT_WELL_KNOWN) /* there are none */
         return 0;
     list_for_each_entry (lun, &cmd->nexus->target->luns, link)
-        n++;
+        n += nexus_may_reach(cmd->nexus, lun);
     return n;
 }
 
@@ -116,6 +117,8 @@ static void report_luns_with_buf(struct scsi_cmd *cmd)
     list_for_each_entry (lun, &cmd->nexus->target->luns, link) {
         if (!n || len + 8 > cmd->buf_alloc) /* LUNs came while the buffer was awaited */
             break;
+        if (!nexus_may_reach(cmd->nexus, lun))
+            continue;
         scsi_lun_encode(lun->number, cmd->buf + len);
         len += 8;
     }

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * EXTENDED COPY (LID1) and RECEIVE COPY RESULTS (SPC-4 6.4, 6.18 and on): block to block between
- * LUNs of this target, that is, between disks that the nexus reaches by itself. All of the list is
- * checked before the first block moves. Every step asks again whether both LUNs are still there
- * and still open to the nexus.
+ * LUNs of this target that the nexus may reach itself. All of the list is checked before the first
+ * block moves. Every step asks again whether both LUNs are still there and still open to the nexus.
  */
 #include "target/xcopy.h"
 
@@ -11,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "target/scsi-cmd.h"
+#include "target/nexus.h"
 #include "target/target-int.h"
 #include "util/byteorder.h"
 #include "util/size.h"
@@ -73,7 +73,8 @@ static bool usable(const struct lun *lun, const struct nexus *n, bool write)
 {
     struct sense s = {.id = SENSE_NONE};
 
-    if (lun->gone || lun_access_forbidden(lun, n, write) || (write && !lun_writes_allowed(lun)))
+    if (!nexus_may_reach(n, lun) || lun_access_forbidden(lun, n, write) ||
+        (write && !lun_writes_allowed(lun)))
         return false;
     scsi_not_ready(lun, &s);
     return s.id == SENSE_NONE;
@@ -108,8 +109,8 @@ static enum sense_id co_copy(struct xcopy *x, struct lun *from, struct lun *to,
 /* Overlap in one LUN needs no care here: the standard leaves the outcome open. */
 static enum sense_id co_segment(struct xcopy *x, const struct segment *s)
 {
-    struct target *t = x->cmd->nexus->target;
-    struct lun *from = target_find_lun(t, s->from), *to = target_find_lun(t, s->to);
+    struct lun *from = nexus_find_lun(x->cmd->nexus, s->from);
+    struct lun *to = nexus_find_lun(x->cmd->nexus, s->to);
     enum sense_id id;
 
     if (!from || !to)
@@ -174,7 +175,7 @@ static bool parse_target(struct xcopy *x, const uint8_t *d, uint16_t at)
         return false;
     }
     list_for_each_entry (lun, &cmd->nexus->target->luns, link) {
-        if (vpd_designates(lun, d + 4))
+        if (nexus_may_reach(cmd->nexus, lun) && vpd_designates(lun, d + 4))
             break;
     }
     if (&lun->link == &cmd->nexus->target->luns) {
