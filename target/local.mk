@@ -25,6 +25,7 @@ libtarget_a_SOURCES = \
 	target/negotiate.c \
 	target/negotiate.h \
 	target/nexus.c \
+	target/nexus.h \
 	target/pdu.c \
 	target/pdu.h \
 	target/portal.c \
