@@ -103,7 +103,8 @@ int chain_start_stream(struct chain *c, const struct stream_opts *opts, struct e
         return error_set(err, EINVAL,
                          "chain '%s' has nothing to stream: all of its data is on this host",
                          c->rec->name);
-    job = stream_job_new(opts->job_id, c->rec->name, chain_top(c)->node, err);
+    job = stream_job_new(opts->job_id, c->rec->name,
+                         &(struct stream_plan_opts){.first.overlay = chain_top(c)->node}, err);
     if (!job)
         return -err->errnum;
     job->speed = opts->speed_bytes;

@@ -179,6 +179,12 @@ struct blk_driver {
                      struct blk_place *place);
     /* Most of its reads will pass the node by (or not any more): it may keep fewer tables. */
     void (*set_covered)(struct blk_node *node, bool covered);
+    /* In a coroutine, for co_blk_job_status_walk(): this node's say where it takes a question to
+     * another host to know, and may be several layers. Up to @max contiguous extents from @offset
+     * with depths counted from this node, below @deepest if that is not 0; their number, or
+     * -errno. NULL: STATUS tells all. */
+    int (*co_status_many)(struct blk_node *node, uint64_t offset, uint64_t bytes, unsigned deepest,
+                          struct blk_extent *ext, unsigned max);
 };
 
 struct blk_node {
@@ -282,6 +288,12 @@ int co_blk_status(struct blk_node *node, uint64_t offset, uint64_t bytes, struct
  */
 int co_blk_status_walk(struct blk_node *node, uint64_t offset, uint64_t bytes, unsigned deepest,
                        struct blk_extent *ext, unsigned max);
+/*
+ * The same for jobs: a source on another host is asked where it has data and counts as all of its
+ * layers (else it is one layer full of data). -EHOSTDOWN, -EAGAIN: it can't be asked now.
+ */
+int co_blk_job_status_walk(struct blk_node *node, uint64_t offset, uint64_t bytes,
+                           unsigned deepest, struct blk_extent *ext, unsigned max);
 
 /* ---- heads: for whoever uses a disk (a LUN, a job) -------------------------------- */
 

@@ -41,6 +41,7 @@ struct cor {
     struct blk_node node;
     struct blk_head head; /* on the overlay: a drain waits for our writes */
     bool enabled, error_logged;
+    unsigned layers; /* below the overlay, whose say is kept; 0: all */
     struct bufpool *pool;
     struct list_head waiting, running; /* of struct keep */
     unsigned nr_keeps, nr_running;
@@ -79,6 +80,43 @@ static int co_fetch(struct cor *cor, struct keep *k)
     return ret;
 }
 
+/* With layers that stay below: only units in which the ones above them have a say. */
+static int co_store_kept(struct cor *cor, const struct keep *k, uint64_t *data, uint64_t *zeroes)
+{
+    const struct blk_node *overlay = blk_head_node(&cor->head), *backing = overlay->backing.child;
+    uint32_t unit = store_unit_bytes(overlay);
+    struct store_how how = {.keep_out = true, .data_bytes = data, .zero_bytes = zeroes};
+    struct blk_extent ext;
+    int ret = 0;
+
+    if (!cor->layers)
+        return co_store_data(&cor->head, k->offset, &k->buf, 0, k->bytes, &how);
+    for (uint64_t at = k->offset, end = at + k->bytes, next; at < end && !ret; at = next) {
+        next = end;
+        ext.state = BLK_ST_ZERO;
+        if (at < backing->size_bytes) {
+            ret =
+                co_blk_job_status_walk(overlay->backing.child, at,
+                                       MIN_OF(end, backing->size_bytes) - at, cor->layers, &ext, 1);
+            if (ret < 0)
+                return ret;
+            next = at + ext.length_bytes;
+        }
+        ret = 0;
+        if (!overlay->backing.child || cor->head.drain_count)
+            return -EBUSY;
+        next = ext.state == BLK_ST_UNALLOCATED && next < end
+                   ? round_down_pow2(next, unit)
+                   : MIN_OF(end, round_up_pow2(next, unit));
+        if (next <= at)
+            next = MIN_OF(end, round_down_pow2(at, unit) + unit); /* shared: it has a say */
+        else if (ext.state == BLK_ST_UNALLOCATED)
+            continue;
+        ret = co_store_data(&cor->head, k->offset, &k->buf, at - k->offset, next - at, &how);
+    }
+    return ret;
+}
+
 static int co_keep_data(struct cor *cor, struct keep *k)
 {
     uint64_t data = 0, zeroes = 0;
@@ -90,7 +128,7 @@ static int co_keep_data(struct cor *cor, struct keep *k)
         return -EBUSY;
     ret = k->have_data ? 0 : co_fetch(cor, k);
     if (ret == 0)
-        ret = co_store_data(&cor->head, k->offset, &k->buf, k->bytes, true, &data, &zeroes);
+        ret = co_store_kept(cor, k, &data, &zeroes);
     cor->stats.kept_bytes += data + zeroes;
     if (ret && ret != -EEXIST)
         cor->stats.skipped_bytes += k->bytes - data - zeroes;
@@ -330,6 +368,11 @@ void copy_on_read_enable(struct blk_node *node, bool on)
     cor->enabled = on;
     if (!on)
         drop_waiting(cor);
+}
+
+void copy_on_read_set_layers(struct blk_node *node, unsigned layers)
+{
+    to_cor(node)->layers = layers;
 }
 
 void copy_on_read_get_stats(const struct blk_node *node, struct copy_on_read_stats *st)

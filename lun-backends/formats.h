@@ -18,6 +18,17 @@ struct blk_node *zero_node_new(uint64_t size_bytes);
 /* Delta view: reads and status of @layer alone, what it does not hold reads as zeros. */
 struct blk_node *delta_view_new(struct blk_node *layer);
 
+/*
+ * The topmost @layers of @source (a disk on another host) over @base: data and zeros that they
+ * decide are read from @source, the rest from @base (NULL: zeros). What decides is asked for once
+ * and remembered. @generation: of the source's chain, 0 = not known yet; when it is another, or the
+ * source does not tell of layers, everything is taken as decided above @base, which reads the same.
+ */
+struct blk_node *upper_node_new(struct blk_node *source, unsigned layers, struct blk_node *base,
+                                uint32_t generation);
+/* 0: not heard yet. */
+uint32_t upper_generation(const struct blk_node *upper);
+
 /* Image view: the bytes of a layer's file node, read-only, size rounded up to 512. */
 struct blk_node *image_view_new(struct blk_node *file);
 
@@ -28,6 +39,8 @@ struct blk_node *image_view_new(struct blk_node *file);
  */
 struct blk_node *copy_on_read_new(struct blk_node *overlay);
 void copy_on_read_enable(struct blk_node *cor, bool on);
+/* Only what the topmost @layers below the overlay decide is kept; 0: all. */
+void copy_on_read_set_layers(struct blk_node *cor, unsigned layers);
 
 struct copy_on_read_stats {
     uint64_t kept_bytes, skipped_bytes;

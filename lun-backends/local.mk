@@ -102,5 +102,6 @@ liblun_a_SOURCES = \
 	lun-backends/throttle-bucket.h \
 	lun-backends/throttle.c \
 	lun-backends/throttle.h \
+	lun-backends/upper.c \
 	lun-backends/views.c \
 	lun-backends/zero.c

@@ -90,7 +90,7 @@ static void take_geometry(struct remote *r, const struct lun_info *info)
     r->blocks = info->blocks;
     r->max_chunk_bytes = max && max < MAX_CHUNK_BYTES ? (uint32_t)max : MAX_CHUNK_BYTES;
     /* A delta or image view has other extents than the layer it is a view of. */
-    r->ask_layer_status = info->has_cowl && info->cowl.view == COWL_VIEW_FLAT;
+    r->ask_layer_status = info->has_cowl && info->cowl.view != COWL_VIEW_IMAGE;
     r->ask_lba_status = info->lbpme && info->lbprz;
 }
 

@@ -38,6 +38,7 @@ struct remote {
     uint32_t block_bytes, max_chunk_bytes;
     uint64_t blocks;
     bool ask_layer_status, ask_lba_status;
+    uint32_t generation; /* of the source's chain, as GET LAYER STATUS told it last; 0: never */
 
     bool closing, announced_up, told_wrong_identity;
     struct deferred notify;
@@ -67,6 +68,8 @@ struct remote_session *remote_pick_session(struct remote *r, uint32_t flags);
  */
 int remote_lba_status_decode(const uint8_t *buf, size_t len, uint64_t lba, uint64_t capacity_blocks,
                              uint32_t block_bytes, struct blk_extent *ext, unsigned max);
+/* What layers at @deepest (0: none) or below decide is nobody's say. */
+void remote_forget_deeper(struct blk_extent *ext, unsigned n, unsigned deepest);
 /* Cuts @n extents (>= 1) to [offset, offset + bytes); how many are left. */
 unsigned remote_clip_extents(struct blk_extent *ext, unsigned n, uint64_t offset, uint64_t bytes);
 

@@ -25,6 +25,7 @@
 struct question {
     struct remote *remote;
     uint64_t lba;
+    uint8_t deepest; /* layers to look into; 0: all */
     struct blk_extent *ext;
     unsigned max;
     uint8_t *buf; /* MAX_ANSWER_BYTES */
@@ -86,6 +87,16 @@ unsigned remote_clip_extents(struct blk_extent *ext, unsigned n, uint64_t offset
     return kept;
 }
 
+void remote_forget_deeper(struct blk_extent *ext, unsigned n, unsigned deepest)
+{
+    for (unsigned i = 0; deepest && i < n; i++) {
+        if (ext[i].state == BLK_ST_UNALLOCATED || ext[i].depth < deepest)
+            continue;
+        ext[i].state = BLK_ST_UNALLOCATED;
+        ext[i].depth = COWL_NO_DEPTH;
+    }
+}
+
 /* Over the bulk session; if that is lost meanwhile, once more over the other. */
 static int co_ask(struct question *q, const uint8_t cdb[16], uint32_t alloc, uint32_t *got)
 {
@@ -126,7 +137,7 @@ static int co_ask_layers(struct question *q)
     uint64_t next_lba;
     uint8_t cdb[16];
 
-    cowl_status_cdb(cdb, q->lba, alloc, 0);
+    cowl_status_cdb(cdb, q->lba, alloc, q->deepest);
     int ret = co_ask(q, cdb, alloc, &got);
 
     if (ret)
@@ -137,6 +148,8 @@ static int co_ask_layers(struct question *q)
     if (!found)
         return -ENOMEM;
     ret = cowl_status_decode(q->buf, got, q->lba, r->blocks, &generation, &next_lba, found, q->max);
+    if (ret > 0)
+        r->generation = generation;
     for (int i = 0; i < ret; i++) {
         q->ext[i] = (struct blk_extent){
             .offset_bytes = found[i].lba * r->block_bytes,
@@ -165,7 +178,7 @@ static int co_ask_lbas(struct question *q)
                                     q->ext, q->max);
 }
 
-/* The number of extents; 0: this way gives no answer; -EHOSTDOWN. */
+/* The number of extents; 0: this way gives no answer; -EHOSTDOWN, -EAGAIN: no answer now. */
 static int co_try(struct question *q, int (*co_way)(struct question *q), bool *ask,
                   const char *command)
 {
@@ -174,7 +187,7 @@ static int co_try(struct question *q, int (*co_way)(struct question *q), bool *a
 
     int ret = co_way(q);
 
-    if (ret > 0 || ret == -EHOSTDOWN)
+    if (ret > 0 || ret == -EHOSTDOWN || ret == -EAGAIN)
         return ret;
     if (ret == -EREMOTEIO || ret == -EINVAL || ret == 0) {
         *ask = false;
@@ -184,8 +197,8 @@ static int co_try(struct question *q, int (*co_way)(struct question *q), bool *a
     return 0;
 }
 
-int co_remote_status(struct blk_node *node, uint64_t offset, uint64_t bytes, struct blk_extent *ext,
-                     unsigned max)
+int co_remote_status(struct blk_node *node, uint64_t offset, uint64_t bytes, unsigned deepest,
+                     struct blk_extent *ext, unsigned max)
 {
     struct remote *r = to_remote(node);
 
@@ -197,6 +210,7 @@ int co_remote_status(struct blk_node *node, uint64_t offset, uint64_t bytes, str
     struct question q = {
         .remote = r,
         .lba = offset / r->block_bytes,
+        .deepest = deepest > UINT8_MAX ? 0 : (uint8_t)deepest, /* the CDB has one byte */
         .ext = ext,
         .max = MIN_OF(max, MAX_EXTENTS),
         .buf = malloc(MAX_ANSWER_BYTES),
@@ -208,8 +222,10 @@ int co_remote_status(struct blk_node *node, uint64_t offset, uint64_t bytes, str
     free(q.buf);
     if (ret < 0)
         return ret;
-    if (ret > 0)
+    if (ret > 0) {
+        remote_forget_deeper(ext, (unsigned)ret, deepest);
         return (int)remote_clip_extents(ext, (unsigned)ret, offset, bytes);
+    }
     ext[0] = (struct blk_extent){offset, bytes, BLK_ST_DATA, 0};
     return 1;
 }

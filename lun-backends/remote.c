@@ -183,6 +183,7 @@ static const struct blk_driver remote_driver = {
             [BLK_FLUSH] = remote_flush,
         },
     .co_close = co_remote_close,
+    .co_status_many = co_remote_status,
 };
 
 /* Without contact the block size is not known: the largest that the size allows will do. */
@@ -237,6 +238,14 @@ int co_remote_open(const struct remote_opts *opts, struct blk_node **out, struct
 bool blk_node_is_remote(const struct blk_node *node)
 {
     return node->drv == &remote_driver;
+}
+
+bool remote_tells_layers(const struct blk_node *node, uint32_t *generation)
+{
+    const struct remote *r = to_remote(node);
+
+    *generation = r->generation;
+    return r->ask_layer_status;
 }
 
 void remote_get_identity(const struct blk_node *node, struct remote_identity *id)

@@ -62,10 +62,14 @@ bool blk_node_is_remote(const struct blk_node *node);
 /*
  * Extents of the remote disk from @offset, best answer first: GET LAYER STATUS if the LUN has it,
  * else GET LBA STATUS, else one DATA extent. State DATA/COMPRESSED = must be read, ZERO = decided
- * zeros, UNALLOCATED = nobody has a say (reads zeros). Uses the bulk session. Returns the number
- * of extents (>= 1) or -errno (-EHOSTDOWN as for requests).
+ * zeros, UNALLOCATED = nobody has a say (reads zeros). @deepest: layers of the source to look
+ * into, 0 = all; what those below decide is UNALLOCATED then, if the LUN has GET LAYER STATUS; one
+ * that has not tells of the whole disk. Uses the bulk session. Returns the number of extents (>= 1)
+ * or -errno (-EHOSTDOWN as for requests; -EAGAIN: the target is busy).
  */
-int co_remote_status(struct blk_node *node, uint64_t offset, uint64_t bytes, struct blk_extent *ext,
-                     unsigned max);
+int co_remote_status(struct blk_node *node, uint64_t offset, uint64_t bytes, unsigned deepest,
+                     struct blk_extent *ext, unsigned max);
+/* True if the source tells which layer decides; *@generation of its chain as last heard. */
+bool remote_tells_layers(const struct blk_node *node, uint32_t *generation);
 
 #endif

@@ -3,6 +3,8 @@
 #include "lun-backends/store.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "util/coroutine.h"
 #include "util/size.h"
@@ -128,19 +130,20 @@ static size_t run_of_one_kind(const struct store_buf *b, uint64_t offset, size_t
     return at - from;
 }
 
-int co_store_data(struct blk_head *head, uint64_t offset, const struct store_buf *b, size_t bytes,
-                  bool keep_out, uint64_t *data_bytes, uint64_t *zero_bytes)
+static int co_store_run(struct blk_head *head, uint64_t offset, const struct store_buf *b,
+                        size_t from, size_t bytes, const struct store_how *how)
 {
     const struct blk_limits *lim = &blk_head_node(head)->limits;
     uint32_t cluster = MAX_OF(lim->granularity_bytes, lim->subunit_bytes);
 
-    for (size_t at = 0, run; at < bytes; at += run) {
+    for (size_t at = from, run; at < from + bytes; at += run) {
         struct iovec part[STORE_MAX_BUFS];
         bool zero = false;
         int ret;
 
-        run = run_of_one_kind(b, offset, at, bytes, cluster, &zero);
-        if (keep_out && head->drain_count)
+        run = how->as_is ? from + bytes - at
+                         : run_of_one_kind(b, offset, at, from + bytes, cluster, &zero);
+        if (how->keep_out && head->drain_count)
             return -EBUSY;
         if (zero) {
             ret = co_head_rw(head, BLK_WRITE_ZEROES, offset + at, run, NULL, 0, BLK_IF_UNALLOCATED,
@@ -152,7 +155,72 @@ int co_store_data(struct blk_head *head, uint64_t offset, const struct store_buf
         }
         if (ret)
             return ret;
-        *(zero ? zero_bytes : data_bytes) += run;
+        *(zero ? how->zero_bytes : how->data_bytes) += run;
     }
     return 0;
+}
+
+/* What @below has at [offset, offset + bytes), zeros past its end; to be freed. NULL with *@ret. */
+static uint8_t *co_read_below(struct blk_head *below, uint64_t offset, size_t bytes, int *ret)
+{
+    const struct blk_node *node = blk_head_node(below);
+    uint64_t size = round_down_pow2(node->size_bytes, node->limits.align_bytes);
+    struct iovec iov = {.iov_base = aligned_alloc(4096, round_up_pow2(bytes, 4096))};
+
+    *ret = iov.iov_base ? 0 : -ENOMEM;
+    if (*ret)
+        return NULL;
+    memset(iov.iov_base, 0, bytes);
+    iov.iov_len = offset < size ? MIN_OF(bytes, size - offset) : 0;
+    if (iov.iov_len)
+        *ret = co_head_rw(below, BLK_READ, offset, iov.iov_len, &iov, 1, 0, NULL);
+    if (!*ret)
+        return iov.iov_base;
+    free(iov.iov_base);
+    return NULL;
+}
+
+static bool same_part(const struct store_buf *b, size_t from, size_t bytes, const uint8_t *other)
+{
+    struct iovec part[STORE_MAX_BUFS];
+    int n = iov_slice(b->iov, (int)b->niov, from, bytes, part, STORE_MAX_BUFS);
+
+    for (int i = 0; i < n; i++) {
+        if (memcmp(part[i].iov_base, other, part[i].iov_len))
+            return false;
+        other += part[i].iov_len;
+    }
+    return n > 0;
+}
+
+static int co_store_differing(struct blk_head *head, uint64_t offset, const struct store_buf *b,
+                              size_t from, size_t bytes, const struct store_how *how)
+{
+    size_t unit = store_unit_bytes(blk_head_node(head)), end = from + bytes, first = from;
+    int ret;
+    uint8_t *other = co_read_below(how->below, offset + from, bytes, &ret);
+
+    if (!other)
+        return ret;
+    for (size_t at = from; at < end && !ret; at += unit) {
+        size_t part = MIN_OF(unit, end - at);
+
+        if (!same_part(b, at, part, other + (at - from)))
+            continue;
+        if (first < at)
+            ret = co_store_run(head, offset, b, first, at - first, how);
+        first = at + part;
+    }
+    if (!ret && first < end)
+        ret = co_store_run(head, offset, b, first, end - first, how);
+    free(other);
+    return ret;
+}
+
+int co_store_data(struct blk_head *head, uint64_t offset, const struct store_buf *b, size_t from,
+                  size_t bytes, const struct store_how *how)
+{
+    if (how->below)
+        return co_store_differing(head, offset, b, from, bytes, how);
+    return co_store_run(head, offset, b, from, bytes, how);
 }

@@ -35,13 +35,18 @@ void store_buf_put(struct store_buf *b, struct bufpool *pool);
 /* The node's smallest range that can become local; 0: it can't tell local from not local. */
 uint32_t store_unit_bytes(const struct blk_node *overlay);
 
+struct store_how {
+    bool keep_out;          /* ends with -EBUSY rather than wait in the queue of a drained head */
+    bool as_is;             /* data stays data, zeros or not */
+    struct blk_head *below; /* whole units that read the same through it are left to it; NULL */
+    uint64_t *data_bytes, *zero_bytes; /* what was written is added */
+};
+
 /*
- * In a coroutine: writes the first @bytes of @b at @offset, both whole units (or up to the end
- * of the disk), with BLK_IF_UNALLOCATED; clusters of zeros become zero clusters and are added to
- * *@zero_bytes, the rest to *@data_bytes. @keep_out: ends with -EBUSY rather than wait in the
- * queue of a drained head.
+ * In a coroutine: writes [from, from + bytes) of @b, which starts at @offset, whole units (or up to
+ * the end of the disk), with BLK_IF_UNALLOCATED; clusters of zeros become zero clusters.
  */
-int co_store_data(struct blk_head *head, uint64_t offset, const struct store_buf *b, size_t bytes,
-                  bool keep_out, uint64_t *data_bytes, uint64_t *zero_bytes);
+int co_store_data(struct blk_head *head, uint64_t offset, const struct store_buf *b, size_t from,
+                  size_t bytes, const struct store_how *how);
 
 #endif

@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lun-backends/remote.h"
 #include "lun-backends/store.h"
 #include "lun-backends/stream-plan.h"
 #include "util/coroutine.h"
@@ -55,7 +54,11 @@ struct failure {
 
 struct stream {
     struct job job;
-    struct blk_head dst, src;
+    struct blk_head dst, src, below; /* below: what data is compared with, if how.below */
+    struct store_how how;
+    unsigned layers; /* of the source; 0: all */
+    int (*co_next)(struct job *job, struct stream_stage *next, struct error *err);
+    uint64_t total_bytes, done_before; /* all stages; those that are over */
     struct bufpool *pool;
     struct plan plan;
     uint64_t pos;
@@ -101,7 +104,7 @@ static void update_progress(struct stream *s)
         return;
     if (!list_empty(&s->copies))
         done = list_first_entry(&s->copies, struct copy, link)->offset;
-    s->job.offset = MAX_OF(s->job.offset, done);
+    s->job.offset = MAX_OF(s->job.offset, s->done_before + done);
 }
 
 /* ---- copies ------------------------------------------------------------------------ */
@@ -146,8 +149,7 @@ static void co_copy(void *arg)
         ret = co_read_source(s, c);
         is_write = ret == 0;
         if (ret == 0)
-            ret = co_store_data(&s->dst, c->offset, &c->buf, c->bytes, false,
-                                &s->stats.copied_bytes, &s->stats.zeroed_bytes);
+            ret = co_store_data(&s->dst, c->offset, &c->buf, 0, c->bytes, &s->how);
         store_buf_put(&c->buf, s->pool);
     }
     s->unflushed_bytes += c->bytes;
@@ -279,15 +281,6 @@ static bool co_act(struct stream *s, struct plan_run run)
     return true;
 }
 
-static struct blk_node *source_node(const struct stream *s)
-{
-    struct blk_node *node = blk_head_node(&s->src);
-
-    while (node->drv->is_filter)
-        node = node->file.child;
-    return node;
-}
-
 static int one_extent(struct stream *s, uint64_t offset, uint64_t end, enum blk_state state)
 {
     s->ext[0] = (struct blk_extent){offset, end - offset, state, 0};
@@ -296,7 +289,8 @@ static int one_extent(struct stream *s, uint64_t offset, uint64_t end, enum blk_
 
 /*
  * What is below says of [offset, end), in s->ext. A source that can't tell (but is there) is read:
- * then the reads find out.
+ * then the reads find out. Past the end of the layers to be copied the disk reads zeros, whatever
+ * the layers that stay have there.
  */
 static int co_ask_source(struct stream *s, uint64_t offset, uint64_t end)
 {
@@ -305,14 +299,13 @@ static int co_ask_source(struct stream *s, uint64_t offset, uint64_t end)
     int n;
 
     co_blk_head_enter(&s->src); /* a drain waits for this as for a request */
-    node = source_node(s);
+    node = blk_head_node(&s->src);
     size = node->size_bytes;
     if (offset >= size)
-        n = one_extent(s, offset, end, BLK_ST_UNALLOCATED);
-    else if (blk_node_is_remote(node))
-        n = co_remote_status(node, offset, MIN_OF(end, size) - offset, s->ext, MAX_EXTENTS);
+        n = one_extent(s, offset, end, s->layers ? BLK_ST_ZERO : BLK_ST_UNALLOCATED);
     else
-        n = co_blk_status_walk(node, offset, MIN_OF(end, size) - offset, 0, s->ext, MAX_EXTENTS);
+        n = co_blk_job_status_walk(node, offset, MIN_OF(end, size) - offset, s->layers, s->ext,
+                                   MAX_EXTENTS);
     blk_head_exit(&s->src);
     if (n > 0 || is_transient(-n))
         return n;
@@ -327,6 +320,12 @@ static const enum plan_kind kind_of_state[] = {
     [BLK_ST_COMPRESSED] = PLAN_COPY,
 };
 
+/* Zeros that hide data of layers that stay are written whatever they cost. */
+static uint64_t vast_bytes(const struct stream *s)
+{
+    return s->layers || s->how.below ? UINT64_MAX : VAST_BYTES;
+}
+
 /* Feeds one extent and acts on all that is certain now. */
 static bool co_plan_extent(struct stream *s, uint64_t start, uint64_t end, enum plan_kind kind)
 {
@@ -335,7 +334,7 @@ static bool co_plan_extent(struct stream *s, uint64_t start, uint64_t end, enum 
 
     if (plan_feed(&s->plan, start, end, kind, &run) && !co_act(s, run))
         return false;
-    while (plan_take(&s->plan, copy_bytes(s), align, VAST_BYTES, &run)) {
+    while (plan_take(&s->plan, copy_bytes(s), align, vast_bytes(s), &run)) {
         if (!co_act(s, run))
             return false;
     }
@@ -467,6 +466,61 @@ static bool co_seal(struct stream *s)
     return ret == 0;
 }
 
+static void co_leave_stage(struct stream *s)
+{
+    co_blk_head_fini(&s->src);
+    co_blk_head_fini(&s->dst);
+    if (s->how.below)
+        co_blk_head_fini(&s->below);
+}
+
+static void on_source_event(struct blk_head *head, enum blk_event ev)
+{
+    struct stream *s = head->opaque;
+
+    if (ev == BLK_EV_SOURCE_UP)
+        s->source_up_news = true;
+}
+
+static void enter_stage(struct stream *s, const struct stream_stage *stage)
+{
+    struct blk_node *overlay = stage->overlay, *backing = overlay->backing.child;
+    char name[80];
+
+    snprintf(name, sizeof(name), "job %s", s->job.id);
+    blk_head_init(&s->dst, name, overlay, true);
+    blk_head_init(&s->src, name, backing, false);
+    s->src.on_event = on_source_event;
+    s->src.opaque = s;
+    if (stage->differ)
+        blk_head_init(&s->below, name, stage->differ, false);
+    s->how = (struct store_how){
+        .as_is = stage->as_is,
+        .below = stage->differ ? &s->below : NULL,
+        .data_bytes = &s->stats.copied_bytes,
+        .zero_bytes = &s->stats.zeroed_bytes,
+    };
+    s->layers = stage->layers;
+    s->pos = s->counted = 0;
+    plan_init(&s->plan, MAX_OF(store_unit_bytes(overlay), backing->limits.align_bytes));
+}
+
+/* True: there is another stage, and the job is in it now. */
+static bool co_next_stage(struct stream *s, int *ret)
+{
+    uint64_t bytes = blk_head_node(&s->dst)->size_bytes;
+    struct stream_stage next = {0};
+
+    *ret = s->co_next && !s->ignored_error ? s->co_next(&s->job, &next, &s->job.err) : 0;
+    if (*ret <= 0)
+        return false;
+    *ret = 0;
+    s->done_before += bytes;
+    co_leave_stage(s);
+    enter_stage(s, &next);
+    return true;
+}
+
 static int co_stream_run(struct job *job)
 {
     struct stream *s = to_stream(job);
@@ -475,14 +529,17 @@ static int co_stream_run(struct job *job)
 
     s->flushed_ns = now_ns();
     while (!complete && ret == 0) {
-        job->len = blk_head_node(&s->dst)->size_bytes;
-        if (s->pos < job->len) {
+        uint64_t size = blk_head_node(&s->dst)->size_bytes;
+
+        job->len = MAX_OF(s->total_bytes, s->done_before + size);
+        if (s->pos < size) {
             co_step(s);
         } else {
             co_wait_idle(s);
-            complete = !interrupted(s) && co_seal(s);
+            complete = !interrupted(s) && co_seal(s) && !co_next_stage(s, &ret);
         }
-        ret = complete ? 0 : co_attend(s);
+        if (!complete)
+            ret = co_attend(s);
     }
     co_wait_idle(s);
     if (ret == 0 && s->ignored_error)
@@ -496,8 +553,7 @@ static void co_stream_cleanup(struct job *job)
 {
     struct stream *s = to_stream(job);
 
-    co_blk_head_fini(&s->src);
-    co_blk_head_fini(&s->dst);
+    co_leave_stage(s);
     bufpool_free(s->pool);
     log_info("%s: %" PRIu64 " bytes copied, %" PRIu64 " zeroed, %" PRIu64 " skipped", job->id,
              s->stats.copied_bytes, s->stats.zeroed_bytes, s->stats.skipped_bytes);
@@ -509,14 +565,6 @@ static const struct job_driver stream_driver = {
     .co_run = co_stream_run,
     .co_cleanup = co_stream_cleanup,
 };
-
-static void on_source_event(struct blk_head *head, enum blk_event ev)
-{
-    struct stream *s = head->opaque;
-
-    if (ev == BLK_EV_SOURCE_UP)
-        s->source_up_news = true;
-}
 
 static int check_overlay(const struct blk_node *overlay, const char *device, struct error *err)
 {
@@ -531,15 +579,14 @@ static int check_overlay(const struct blk_node *overlay, const char *device, str
     return 0;
 }
 
-struct job *stream_job_new(const char *id, const char *device, struct blk_node *overlay,
+struct job *stream_job_new(const char *id, const char *device, const struct stream_plan_opts *opts,
                            struct error *err)
 {
     struct bufpool *pool;
     struct stream *s;
     struct job *job;
-    char name[80];
 
-    if (check_overlay(overlay, device, err))
+    if (check_overlay(opts->first.overlay, device, err))
         return NULL;
     pool = bufpool_new(POOL_BYTES);
     if (!pool) {
@@ -553,16 +600,12 @@ struct job *stream_job_new(const char *id, const char *device, struct blk_node *
     }
     s = to_stream(job);
     s->pool = pool;
-    job->len = overlay->size_bytes;
+    s->co_next = opts->co_next;
+    s->total_bytes = opts->total_bytes;
+    job->len = MAX_OF(opts->total_bytes, opts->first.overlay->size_bytes);
     list_init(&s->copies);
     co_queue_init(&s->copy_ended);
-    snprintf(name, sizeof(name), "job %s", job->id);
-    blk_head_init(&s->dst, name, overlay, true);
-    blk_head_init(&s->src, name, overlay->backing.child, false);
-    s->src.on_event = on_source_event;
-    s->src.opaque = s;
-    plan_init(&s->plan,
-              MAX_OF(store_unit_bytes(overlay), overlay->backing.child->limits.align_bytes));
+    enter_stage(s, &opts->first);
     return job;
 }
 

@@ -18,12 +18,28 @@ struct stream_stats {
     uint64_t skipped_bytes; /* local already, or undecided */
 };
 
+/* One thing to copy: into @overlay, a writable format node with a backing edge. */
+struct stream_stage {
+    struct blk_node *overlay;
+    unsigned layers;         /* of the backing, from its top: what they decide; 0: all of it */
+    struct blk_node *differ; /* where the backing can't tell which layer decides: what reads
+                                otherwise than this node, which stays below; NULL: not compared */
+    bool as_is;              /* data of zeros stays data: a layer as it was */
+};
+
+struct stream_plan_opts {
+    struct stream_stage first;
+    uint64_t total_bytes; /* of the overlays of all stages, for progress; 0: one stage */
+    /* In the job's coroutine, a stage being copied and flushed. 1: @next is to come, 0: all is
+     * done, -errno with @err. NULL: there is one stage. */
+    int (*co_next)(struct job *job, struct stream_stage *next, struct error *err);
+};
+
 /*
- * @overlay: a writable format node with a backing edge. The job holds a reference while it
- * runs. on_done is called with everything copied and flushed; it is where the owner drops the
- * backing (drain, co_change_backing, blk_set_backing NULL).
+ * The job holds references on the nodes it works on. on_done is called with everything copied and
+ * flushed; it is where the owner changes the backing (drain, co_change_backing, blk_set_backing).
  */
-struct job *stream_job_new(const char *id, const char *device, struct blk_node *overlay,
+struct job *stream_job_new(const char *id, const char *device, const struct stream_plan_opts *opts,
                            struct error *err);
 void stream_get_stats(const struct job *job, struct stream_stats *st);
 

@@ -220,7 +220,8 @@ static void stream_under_a_guest(unsigned seed)
     struct job *job;
 
     set_up(seed);
-    job = stream_job_new("live", "vm1", &top->node, &err);
+    job = stream_job_new("live", "vm1", &(struct stream_plan_opts){.first.overlay = &top->node},
+                         &err);
     REQUIRE(job);
     job->on_done = drop_backing;
     job_set_speed(job, 40 * MIB, &err);

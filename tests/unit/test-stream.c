@@ -199,7 +199,7 @@ static void new_job(void)
 {
     struct error err = ERROR_INIT;
 
-    job = stream_job_new("s", "vm1", &top->node, &err);
+    job = stream_job_new("s", "vm1", &(struct stream_plan_opts){.first.overlay = &top->node}, &err);
     if (!job) {
         CHECK_STR(err.msg, "");
         abort();
@@ -595,15 +595,18 @@ TEST(stream, refuses_what_it_cant_stream_into)
 
     set_up(MIB);
     top->node.read_only = true;
-    CHECK(!stream_job_new("s", "vm1", &top->node, &err));
+    CHECK(
+        !stream_job_new("s", "vm1", &(struct stream_plan_opts){.first.overlay = &top->node}, &err));
     CHECK_EQ(err.errnum, EROFS);
     top->node.read_only = false;
     top->node.limits.subunit_bytes = 0;
-    CHECK(!stream_job_new("s", "vm1", &top->node, &err));
+    CHECK(
+        !stream_job_new("s", "vm1", &(struct stream_plan_opts){.first.overlay = &top->node}, &err));
     CHECK_EQ(err.class, ERR_NOT_SUPPORTED);
     top->node.limits.subunit_bytes = UNIT;
     blk_set_backing(&top->node, NULL);
-    CHECK(!stream_job_new("s", "vm1", &top->node, &err));
+    CHECK(
+        !stream_job_new("s", "vm1", &(struct stream_plan_opts){.first.overlay = &top->node}, &err));
     CHECK(!job_find("s"));
     tear_down();
 }

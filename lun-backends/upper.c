@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The upper layers of a source on another host, as one layer over a base that is here.
+ *
+ * What the source says of a range is remembered in windows, the least recently used going first; a
+ * read asks only what is in none. Invariant: a range counts as left to the base only if the source
+ * said so about the chain it had when it was first asked. Its layers may be counted anew after a
+ * change, so from then on everything is read from it: slower, and right.
+ */
+#define LOG_AREA "remote"
+#include "lun-backends/formats.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lun-backends/remote.h"
+#include "util/coroutine.h"
+#include "util/cow-wire.h"
+#include "util/log.h"
+#include "util/size.h"
+
+#define MAX_WINDOWS 64
+#define MAX_EXTENTS 4000
+
+struct window {
+    struct blk_extent *ext; /* contiguous, ascending; NULL: free */
+    unsigned nr;
+    uint64_t used; /* time of the last use, in uses */
+};
+
+struct upper {
+    struct blk_node node;
+    unsigned layers;
+    uint32_t generation;
+    bool changed; /* the source's chain is another one now */
+    uint64_t uses;
+    struct window windows[MAX_WINDOWS];
+};
+
+struct upper_read {
+    struct upper *u;
+    struct blk_req *req;
+};
+
+static struct upper *to_upper(const struct blk_node *node)
+{
+    return container_of(node, struct upper, node);
+}
+
+/* ---- windows ----------------------------------------------------------------------- */
+
+static uint64_t end_of(const struct blk_extent *e)
+{
+    return e->offset_bytes + e->length_bytes;
+}
+
+static struct window *find_window(struct upper *u, uint64_t pos)
+{
+    for (unsigned i = 0; i < MAX_WINDOWS; i++) {
+        struct window *w = &u->windows[i];
+
+        if (w->nr && pos >= w->ext[0].offset_bytes && pos < end_of(&w->ext[w->nr - 1])) {
+            w->used = ++u->uses;
+            return w;
+        }
+    }
+    return NULL;
+}
+
+static unsigned find_extent(const struct window *w, uint64_t pos)
+{
+    unsigned low = 0, high = w->nr - 1;
+
+    while (low < high) {
+        unsigned mid = (low + high + 1) / 2;
+
+        if (w->ext[mid].offset_bytes <= pos)
+            low = mid;
+        else
+            high = mid - 1;
+    }
+    return low;
+}
+
+/* Takes @ext over. */
+static void add_window(struct upper *u, struct blk_extent *ext, unsigned nr)
+{
+    struct window *oldest = &u->windows[0];
+    struct blk_extent *trimmed = realloc(ext, nr * sizeof(*ext));
+
+    for (unsigned i = 1; i < MAX_WINDOWS; i++) {
+        if (u->windows[i].used < oldest->used)
+            oldest = &u->windows[i];
+    }
+    free(oldest->ext);
+    *oldest = (struct window){trimmed ? trimmed : ext, nr, ++u->uses};
+}
+
+static void forget_windows(struct upper *u)
+{
+    for (unsigned i = 0; i < MAX_WINDOWS; i++)
+        free(u->windows[i].ext);
+    memset(u->windows, 0, sizeof(u->windows));
+}
+
+static bool check_generation(struct upper *u)
+{
+    const struct blk_node *source = u->node.file.child;
+    uint32_t now;
+
+    if (!blk_node_is_remote(source) || !remote_tells_layers(source, &now) || !now)
+        return !u->changed;
+    if (!u->generation)
+        u->generation = now;
+    if (u->generation != now && !u->changed) {
+        u->changed = true;
+        forget_windows(u);
+        log_warn("%s: its chain has changed: what is copied can't be told by layers any more",
+                 u->node.file.child->filename);
+    }
+    return !u->changed;
+}
+
+/* ---- what the source says ------------------------------------------------------------ */
+
+static int co_ask(struct upper *u, uint64_t pos)
+{
+    struct blk_node *source = u->node.file.child;
+    struct blk_extent *ext = calloc(MAX_EXTENTS, sizeof(*ext));
+    int n;
+
+    if (!ext)
+        return -ENOMEM;
+    n = source->drv->co_status_many(source, pos, source->size_bytes - pos, u->layers, ext,
+                                    MAX_EXTENTS);
+    if (n > 0 && check_generation(u)) {
+        add_window(u, ext, (unsigned)n);
+        return 0;
+    }
+    free(ext);
+    return MIN_OF(n, 0);
+}
+
+static int co_upper_status(struct blk_node *node, uint64_t offset, uint64_t bytes, unsigned deepest,
+                           struct blk_extent *ext, unsigned max)
+{
+    struct upper *u = to_upper(node);
+    struct window *w = find_window(u, offset);
+    uint64_t end = offset + bytes;
+    unsigned n = 0;
+    int ret;
+
+    (void)deepest; /* one layer, whatever it was at the source */
+    if (!w && !u->changed) {
+        ret = co_ask(u, offset);
+        if (ret)
+            return ret;
+        w = find_window(u, offset);
+    }
+    if (!w) {
+        ext[0] = (struct blk_extent){offset, bytes, BLK_ST_DATA, 0};
+        return 1;
+    }
+    for (unsigned i = find_extent(w, offset); i < w->nr && n < max && offset < end; i++) {
+        uint64_t to = MIN_OF(end_of(&w->ext[i]), end);
+
+        ext[n++] = (struct blk_extent){offset, to - offset, w->ext[i].state, 0};
+        offset = to;
+    }
+    return (int)n;
+}
+
+/* ---- the node ------------------------------------------------------------------------ */
+
+static int co_read_part(struct upper *u, uint64_t offset, const struct blk_extent *e,
+                        const struct iovec *iov, int n, uint32_t flags)
+{
+    struct blk_node *base = u->node.backing.child;
+    uint64_t size = base ? base->size_bytes : 0, bytes = e->length_bytes;
+    struct iovec *head;
+    int ret;
+
+    if (e->state == BLK_ST_DATA || e->state == BLK_ST_COMPRESSED)
+        return co_blk_rw(u->node.file.child, BLK_READ, offset, iov, n, flags);
+    if (e->state == BLK_ST_ZERO || offset >= size) {
+        iov_zero(iov, n, 0, bytes);
+        return 0;
+    }
+    if (offset + bytes <= size)
+        return co_blk_rw(base, BLK_READ, offset, iov, n, flags);
+    iov_zero(iov, n, size - offset, bytes - (size - offset));
+    head = calloc((size_t)n, sizeof(*head));
+    if (!head)
+        return -ENOMEM;
+    ret = iov_slice(iov, n, 0, size - offset, head, n);
+    ret = co_blk_rw(base, BLK_READ, offset, head, ret, flags);
+    free(head);
+    return ret;
+}
+
+static int co_read(struct upper *u, struct blk_req *req)
+{
+    uint64_t pos = req->offset_bytes, end = pos + req->length_bytes;
+    uint32_t align = u->node.limits.align_bytes;
+    struct iovec *part = calloc((size_t)req->niov, sizeof(*part));
+    struct blk_extent ext;
+    int ret = part ? 0 : -ENOMEM, n;
+
+    while (pos < end && !ret) {
+        ret = co_upper_status(&u->node, pos, end - pos, 0, &ext, 1);
+        if (ret < 0)
+            break;
+        if ((pos + ext.length_bytes) % align && pos + ext.length_bytes < end) {
+            ext.length_bytes = MIN_OF(round_up_pow2(pos + ext.length_bytes, align), end) - pos;
+            ext.state = BLK_ST_DATA; /* the source has all of it */
+        }
+        n = iov_slice(req->iov, req->niov, pos - req->offset_bytes, ext.length_bytes, part,
+                      req->niov);
+        ret = co_read_part(u, pos, &ext, part, n, req->flags);
+        pos += ext.length_bytes;
+    }
+    free(part);
+    return ret;
+}
+
+static void co_run_read(void *arg)
+{
+    struct upper_read *r = arg;
+    struct blk_req *req = r->req;
+    int ret = co_read(r->u, req);
+
+    free(r);
+    blk_complete(req, ret);
+}
+
+static void upper_read(struct blk_node *node, struct blk_req *req)
+{
+    struct upper_read *r = malloc(sizeof(*r));
+
+    if (!r) {
+        blk_complete(req, -ENOMEM);
+        return;
+    }
+    *r = (struct upper_read){to_upper(node), req};
+    co_spawn(co_run_read, r);
+}
+
+/* Guests' questions never reach the source: what is not here counts as data. */
+static void upper_status(struct blk_node *node, struct blk_req *req)
+{
+    (void)node;
+    req->extent = (struct blk_extent){req->offset_bytes, req->length_bytes, BLK_ST_DATA, 0};
+    blk_complete(req, 0);
+}
+
+static void upper_flush(struct blk_node *node, struct blk_req *req)
+{
+    (void)node;
+    blk_complete(req, 0); /* never written */
+}
+
+static void co_upper_close(struct blk_node *node)
+{
+    forget_windows(to_upper(node));
+}
+
+static const struct blk_driver upper_driver = {
+    .name = "source-layers",
+    .instance_bytes = sizeof(struct upper),
+    .is_format = true,
+    .submit =
+        {
+            [BLK_READ] = upper_read,
+            [BLK_STATUS] = upper_status,
+            [BLK_FLUSH] = upper_flush,
+        },
+    .co_close = co_upper_close,
+    .co_status_many = co_upper_status,
+};
+
+struct blk_node *upper_node_new(struct blk_node *source, unsigned layers, struct blk_node *base,
+                                uint32_t generation)
+{
+    struct blk_node *node = blk_node_new(&upper_driver, NULL);
+    struct upper *u;
+
+    if (!node)
+        return NULL;
+    u = to_upper(node);
+    u->layers = layers;
+    u->generation = generation;
+    node->size_bytes = source->size_bytes;
+    node->limits.align_bytes =
+        MAX_OF(source->limits.align_bytes, base ? base->limits.align_bytes : 1);
+    node->read_only = true;
+    if (source->filename)
+        node->filename = strdup(source->filename);
+    blk_set_file(node, source);
+    blk_set_backing(node, base);
+    return node;
+}
+
+uint32_t upper_generation(const struct blk_node *upper)
+{
+    return to_upper(upper)->generation;
+}
