@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "admin/holds.h"
 #include "admin/json-util.h"
 #include "lun-backends/commit.h"
 #include "lun-backends/file.h"
@@ -80,9 +81,12 @@ static json_t *layer_info(const struct chain *c, unsigned i)
                           json_uuid(&l->uuid), "node-name", l->node->name, "filename",
                           json_text(l->filename), "format", l->format, "virtual-size",
                           (json_int_t)l->node->size_bytes, "sealed", !l->writable, "local", 1);
+    json_t *held;
 
     if (l->node->limits.granularity_bytes)
         json_put(j, "cluster-size", json_integer(l->node->limits.granularity_bytes));
+    if (l->lun && (held = holders_of(c, l->lun)))
+        json_put(j, "held-by", held);
     return j;
 }
 
@@ -149,7 +153,7 @@ static const char *state_name(const struct chain *c)
 static json_t *basic_info(const struct chain *c)
 {
     const struct chain_record *rec = c->rec;
-    json_t *allowed = json_array(), *layers = json_array(), *j;
+    json_t *allowed = json_array(), *layers = json_array(), *held, *j;
 
     for (unsigned i = 0; i < rec->allowed.nr; i++)
         json_array_append_new(allowed, json_string(rec->allowed.items[i]));
@@ -174,6 +178,12 @@ static json_t *basic_info(const struct chain *c)
         json_put(j, "source-bytes-read", json_integer((json_int_t)c->source_bytes_read));
     if (chain_job(c))
         json_put(j, "job", job_info(c));
+    held = holders_of(c, 0);
+    if (held)
+        json_put(j, "held-by", held);
+    held = holds_info(c);
+    if (held)
+        json_put(j, "holds", held);
     return j;
 }
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "admin/holds.h"
 #include "util/log.h"
 #include "util/loop.h"
 
@@ -184,6 +185,7 @@ void co_chain_close_down(struct chain *c)
     c->target = NULL;
     if (t)
         co_target_destroy(t);
+    co_holds_close(c);
     co_close_nodes(c);
 }
 
@@ -251,8 +253,11 @@ void co_chains_reopen(struct daemon *d)
     }
     if (any && co_state_save(d->state, &err)) /* layers may have got new UUIDs */
         log_err("%s", err.msg);
-    list_for_each_entry (c, &d->chains, link)
+    list_for_each_entry (c, &d->chains, link) {
         resume_stream(c);
+        if (c->target) /* one that failed is left as it is, its holds too */
+            holds_start(c);
+    }
 }
 
 /* Commands that are changing a chain end by themselves: what they wait for has time limits. */

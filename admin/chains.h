@@ -39,6 +39,7 @@ struct chain {
     unsigned nr_layers;
     struct layer *layers;       /* local ones, [0] = lowest */
     struct blk_node *remote;    /* below layers[0]; NULL: none (any more) */
+    struct holder *holder;      /* of the source's LUNs, see holds.h; NULL: none */
     struct blk_node *filter;    /* above the top: copy-on-read, a commit's watch; NULL: none */
     struct job *stream;         /* NULL: none runs */
     struct job *commit;         /* the same; never both */

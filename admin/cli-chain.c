@@ -36,6 +36,18 @@ static void put_layer_facts(const json_t *layer, const json_t *source)
     }
 }
 
+static void put_holders(const json_t *holders, int indent, const char *what)
+{
+    const json_t *h;
+    size_t i;
+
+    json_array_foreach (holders, i, h) {
+        printf("%*s%s held by ", indent, "", what);
+        cli_put(cli_str(h, "initiator"));
+        printf(", key %s\n", cli_str(h, "key"));
+    }
+}
+
 static void put_tree(const json_t *chain)
 {
     const json_t *layers = json_object_get(chain, "layers");
@@ -54,6 +66,7 @@ static void put_tree(const json_t *chain)
         put_layer_name(layer);
         put_layer_facts(layer, source);
         putchar('\n');
+        put_holders(json_object_get(layer, "held-by"), indent + 3, "is");
     }
 }
 
@@ -95,6 +108,31 @@ static void put_progress(const json_t *chain)
     }
 }
 
+/* What it holds at its source. */
+static void put_holds(const json_t *holds)
+{
+    const json_t *luns = json_object_get(holds, "luns"), *lun;
+    size_t i;
+
+    if (!holds)
+        return;
+    if (json_object_get(holds, "problem")) {
+        fputs("  the source does not know for good that it is needed: ", stdout);
+        cli_put(cli_str(holds, "problem"));
+        putchar('\n');
+        return;
+    }
+    if (json_array_size(luns)) {
+        fputs(cli_bool(holds, "registered") ? "  holds LUN" : "  is to hold LUN", stdout);
+    } else {
+        luns = json_object_get(holds, "giving-back");
+        fputs("  needs no more, which the source does not know yet: LUN", stdout);
+    }
+    json_array_foreach (luns, i, lun)
+        printf("%s %lld", i ? "," : "", (long long)json_integer_value(lun));
+    printf(" of the source, key 0x%016llx\n", (unsigned long long)cli_int(holds, "key"));
+}
+
 static void put_chain(const json_t *chain)
 {
     printf("%s  %s\n", cli_str(chain, "name"), cli_str(chain, "target"));
@@ -109,7 +147,9 @@ static void put_chain(const json_t *chain)
            cli_bool(chain, "writable") ? "writable" : "read-only", cli_str(chain, "view"),
            cli_int(chain, "generation"));
     put_tree(chain);
+    put_holders(json_object_get(chain, "held-by"), 2, "LUN 0 is");
     put_progress(chain);
+    put_holds(json_object_get(chain, "holds"));
     put_sessions(chain);
 }
 

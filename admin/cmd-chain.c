@@ -12,6 +12,7 @@
 #include "admin/chain-info.h"
 #include "admin/chains.h"
 #include "admin/commands.h"
+#include "admin/holds.h"
 #include "admin/pull.h"
 #include "lun-backends/ram.h"
 #include "util/log.h"
@@ -305,6 +306,8 @@ static int check_unused(const struct chain *c, struct error *err)
                                "%s job '%s' works on chain '%s': wait for it or cancel it, or use "
                                "--force",
                                chain_job(c)->drv->type, chain_job(c)->id, c->rec->name);
+    if (holders_check(c, err))
+        return -err->errnum;
     if (!c->target || !target_nr_sessions(c->target))
         return 0;
     list = target_sessions(c->target);
@@ -341,6 +344,12 @@ static json_t *run_remove(struct daemon *d, const json_t *args, struct error *er
     co_chain_stop_job(c);
     if (co_accounts_forget(d->accounts, c->rec->name, &ignored))
         log_err("chain %s: %s", c->rec->name, ignored.msg);
+    holds_give_up(c->rec);
+    co_holds_give_back(c);
+    if (c->rec->drop_luns.nr)
+        log_warn("chain %s: its source %s goes on listing this host as one that needs it: there, "
+                 "chain remove takes --force",
+                 c->rec->name, c->rec->hold_url);
     log_notice("chain %s: removed; its image files stay", c->rec->name);
     co_chain_discard(c);
     chain_release(c);

@@ -24,6 +24,8 @@ libadmin_a_SOURCES = \
 	admin/events.c \
 	admin/events.h \
 	admin/export.c \
+	admin/holds.c \
+	admin/holds.h \
 	admin/json-stream.c \
 	admin/json-stream.h \
 	admin/json-util.c \

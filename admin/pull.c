@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "admin/accounts.h"
+#include "admin/holds.h"
 #include "admin/paths.h"
 #include "admin/secret.h"
 #include "discovery/chain-reader.h"
@@ -87,10 +88,13 @@ static int co_find_source(struct chain *c, struct remote_opts *ro, const struct 
     if (i)
         return i;
     i = found_chain_pick(&found, ro->url.lun, err);
-    if (i >= 0 && !check_source(&found.luns[i], opts, c->rec, err))
+    if (i >= 0 && !check_source(&found.luns[i], opts, c->rec, err)) {
         ro->url.lun = found.luns[i].number;
-    else
+        if (holds_plan(c->rec, &found, (unsigned)i, &ro->url, err))
+            i = -err->errnum;
+    } else {
         i = -err->errnum;
+    }
     found_chain_free(&found);
     return i < 0 ? i : 0;
 }
@@ -342,6 +346,7 @@ static int join(struct chain *c, struct error *err)
 
 static int forget_source(struct chain_record *rec)
 {
+    holds_give_up(rec);
     rec->stream = rec->stream_paused = false;
     return record_set(&rec->source_url, NULL) | record_set(&rec->source_user, NULL) |
            record_set(&rec->source_secret_file, NULL);
@@ -373,15 +378,33 @@ int co_chain_open_pull(struct chain *c, struct error *err)
 
 /* ---- the command ---------------------------------------------------------------------------- */
 
-static int co_save_and_serve(struct chain *c, struct error *err)
+/* The source is used without, where it does not take it. */
+static void co_hold_source(struct chain *c, const struct pull_opts *opts)
+{
+    struct error err = ERROR_INIT;
+    char text[sizeof(err.msg) + 128];
+
+    if (!co_holds_start(c, &err))
+        return;
+    snprintf(text, sizeof(text), "the source does not know that this host needs it: %s", err.msg);
+    json_array_append_new(opts->warnings, json_string(text)); /* the log has it */
+}
+
+static int co_save_and_serve(struct chain *c, const struct pull_opts *opts, struct error *err)
 {
     struct error ignored = ERROR_INIT;
     int ret;
 
     list_add_tail(&c->d->state->chains, &c->rec->link);
     ret = co_state_save(c->d->state, err);
-    if (!ret)
+    if (!ret) {
+        co_hold_source(c, opts);
         ret = co_chain_serve(c, err);
+        if (ret) {
+            holds_give_up(c->rec);
+            co_holds_give_back(c);
+        }
+    }
     if (ret) {
         list_del(&c->rec->link);
         co_state_save(c->d->state, &ignored); /* the first error is the one to tell */
@@ -403,7 +426,7 @@ static int co_build(struct chain *c, const struct pull_opts *opts, bool *created
         return error_set(err, -ret, "directory %s: %s", dir, strerror(-ret));
     if (co_open_overlay(c, err) || join(c, err))
         return -err->errnum;
-    return co_save_and_serve(c, err);
+    return co_save_and_serve(c, opts, err);
 }
 
 struct chain *co_pull(struct daemon *d, struct chain_record *rec, const struct pull_opts *opts,

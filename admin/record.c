@@ -66,6 +66,13 @@ static const struct field fields[] = {
     FIELD("stream", F_BOOL, stream),
     FIELD("stream-paused", F_BOOL, stream_paused),
     FIELD("speed", F_U64, speed_bytes),
+    OPTIONAL("hold-key", F_U64, hold_key),
+    OPTIONAL("hold-url", F_STRING, hold_url),
+    OPTIONAL("hold-user", F_STRING, hold_user),
+    OPTIONAL("hold-secret-file", F_STRING, hold_secret_file),
+    OPTIONAL("hold-luns", F_NUMBERS, hold_luns),
+    OPTIONAL("hold-layers", F_STRINGS, hold_layers),
+    OPTIONAL("drop-luns", F_NUMBERS, drop_luns),
     OPTIONAL("throttle", F_STRING, throttle),
 };
 
@@ -292,6 +299,11 @@ static int check_record(const struct chain_record *rec, struct error *err)
     if (rec->layer_paths.nr != rec->layer_luns.nr)
         return error_set(err, EINVAL,
                          "members \"layer-paths\" and \"layer-luns\" differ in length");
+    if (rec->hold_luns.nr != rec->hold_layers.nr)
+        return error_set(err, EINVAL,
+                         "members \"hold-luns\" and \"hold-layers\" differ in length");
+    if ((rec->hold_luns.nr || rec->drop_luns.nr) && (!rec->hold_key || !rec->hold_url))
+        return error_set(err, EINVAL, "LUNs are held without \"hold-key\" or \"hold-url\"");
     return 0;
 }
 

@@ -69,6 +69,15 @@ struct chain_record {
     bool stream_paused;
     uint64_t speed_bytes; /* per second, 0: no limit */
 
+    /* ---- what it holds at its source, see holds.h ---- */
+    uint64_t hold_key;  /* 0: nothing was ever held; fits 62 bits */
+    char *hold_url;     /* while anything is held or to be given back */
+    char *hold_user;    /* CHAP */
+    char *hold_secret_file;
+    struct number_list hold_luns;   /* needed */
+    struct string_list hold_layers; /* the same order: their UUIDs, "" if the LUN has none */
+    struct number_list drop_luns;   /* needed no more, the source may not know it yet */
+
     char *throttle; /* JSON: group and limits of LUN 0; NULL: none */
 };
 

@@ -2,7 +2,7 @@
 /*
  * Streams into pulled chains: starting them, and what happens at their end. The order of the drop
  * is the promise of this file: overlay durable without its backing reference, then the graph, then
- * logout, then the state, then the events.
+ * what was held is given back, logout, then the state, then the events.
  */
 #define LOG_AREA "chain"
 #include <errno.h>
@@ -10,6 +10,7 @@
 
 #include "admin/chains.h"
 #include "admin/events.h"
+#include "admin/holds.h"
 #include "lun-backends/remote.h"
 #include "lun-backends/stream.h"
 #include "util/log.h"
@@ -46,7 +47,8 @@ static int co_drop_source(struct chain *c, struct error *err)
     struct remote_status st;
     struct iscsi_url url;
     struct error url_err = ERROR_INIT;
-    json_t *data;
+    json_t *data, *layers, *layer;
+    size_t i;
     int ret;
 
     ret = co_detach(c, err);
@@ -57,6 +59,9 @@ static int co_drop_source(struct chain *c, struct error *err)
     remote_get_status(remote, &st);
     c->source_bytes_read = st.bytes_read;
     c->filter = c->remote = NULL;
+    layers = holds_dropped_events(rec);
+    holds_give_up(rec);
+    co_holds_give_back(c);
     co_blk_node_unref(filter);
     co_blk_node_unref(remote);
 
@@ -74,6 +79,9 @@ static int co_drop_source(struct chain *c, struct error *err)
     c->stream = NULL;
     chain_update_pages(c, true);
     log_notice("chain %s: all data is local, the source is dropped", rec->name);
+    json_array_foreach (layers, i, layer)
+        event_emit(c->d, "CHAIN_LAYER_DROPPED", json_incref(layer));
+    json_decref(layers);
     event_emit(c->d, "CHAIN_LAYER_DROPPED", data);
     return 0;
 }

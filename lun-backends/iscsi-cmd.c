@@ -60,6 +60,11 @@ static bool add_piece(uint8_t *p, size_t len, void *task)
     return scsi_task_add_data_in_buffer(task, (int)len, p) == 0;
 }
 
+static bool add_out_piece(uint8_t *p, size_t len, void *task)
+{
+    return scsi_task_add_data_out_buffer(task, (int)len, p) == 0;
+}
+
 static bool zero_piece(uint8_t *p, size_t len, void *arg)
 {
     (void)arg;
@@ -149,6 +154,8 @@ static int data_result(struct iscsi_cmd *cmd, const struct scsi_task *task)
     size_t missing = task->residual_status == SCSI_RESIDUAL_UNDERFLOW ? task->residual : 0;
     uint64_t mark = the_mark();
 
+    if (cmd->out)
+        return missing ? -EIO : 0;
     cmd->got = missing < cmd->bytes ? cmd->bytes - (uint32_t)missing : 0;
     if (!cmd->exact)
         return 0;
@@ -215,17 +222,25 @@ static void command_cb(struct iscsi_context *ctx, int status, void *data, void *
     conn_pump(c);
 }
 
+static int direction(const struct iscsi_cmd *cmd)
+{
+    if (!cmd->bytes)
+        return SCSI_XFER_NONE;
+    return cmd->out ? SCSI_XFER_WRITE : SCSI_XFER_READ;
+}
+
 static int start(struct iscsi_conn *c, struct iscsi_cmd *cmd)
 {
     uint64_t mark = the_mark();
-    struct scsi_task *task = scsi_create_task(
-        (int)cmd->cdb_len, cmd->cdb, cmd->bytes ? SCSI_XFER_READ : SCSI_XFER_NONE, (int)cmd->bytes);
+    struct scsi_task *task =
+        scsi_create_task((int)cmd->cdb_len, cmd->cdb, direction(cmd), (int)cmd->bytes);
 
     if (!task)
         return -ENOMEM;
-    if (!each_piece(cmd, add_piece, task))
+    if (!each_piece(cmd, cmd->out ? add_out_piece : add_piece, task))
         goto fail;
-    each_piece(cmd, cmd->exact ? set_marks : zero_piece, &mark);
+    if (!cmd->out)
+        each_piece(cmd, cmd->exact ? set_marks : zero_piece, &mark);
     if (iscsi_scsi_command_async(c->ctx, wire_lun(cmd->lun), task, command_cb, NULL, cmd))
         goto fail;
     cmd->task = task;
@@ -301,24 +316,38 @@ static void co_command_done(struct iscsi_cmd *cmd)
     co_enter(container_of(cmd, struct co_command, cmd)->co);
 }
 
+static void co_run_command(struct iscsi_conn *conn, int lun, const uint8_t *cdb, unsigned cdb_len,
+                           struct co_command *cc)
+{
+    cc->co = co_self();
+    cc->cmd.lun = lun;
+    cc->cmd.cdb_len = cdb_len;
+    cc->cmd.done = co_command_done;
+    memcpy(cc->cmd.cdb, cdb, MIN_OF(cdb_len, sizeof(cc->cmd.cdb)));
+    iscsi_conn_submit(conn, &cc->cmd);
+    co_yield ();
+}
+
 int co_iscsi_command(struct iscsi_conn *conn, int lun, const uint8_t *cdb, unsigned cdb_len,
                      void *buf, uint32_t alloc, uint32_t *got, uint8_t *sense_key, uint16_t *ascq)
 {
     struct iovec iov = {.iov_base = buf, .iov_len = alloc};
-    struct co_command cc = {
-        .cmd = {.cdb_len = cdb_len,
-                .lun = lun,
-                .iov = &iov,
-                .niov = alloc ? 1 : 0,
-                .bytes = alloc,
-                .done = co_command_done},
-        .co = co_self(),
-    };
+    struct co_command cc = {.cmd = {.iov = &iov, .niov = alloc ? 1 : 0, .bytes = alloc}};
 
-    memcpy(cc.cmd.cdb, cdb, MIN_OF(cdb_len, sizeof(cc.cmd.cdb)));
-    iscsi_conn_submit(conn, &cc.cmd);
-    co_yield ();
+    co_run_command(conn, lun, cdb, cdb_len, &cc);
     *got = cc.cmd.got;
+    *sense_key = cc.cmd.sense_key;
+    *ascq = cc.cmd.ascq;
+    return cc.cmd.result;
+}
+
+int co_iscsi_command_out(struct iscsi_conn *conn, int lun, const uint8_t *cdb, unsigned cdb_len,
+                         const void *data, uint32_t bytes, uint8_t *sense_key, uint16_t *ascq)
+{
+    struct iovec iov = {.iov_base = (void *)data, .iov_len = bytes};
+    struct co_command cc = {.cmd = {.iov = &iov, .niov = 1, .bytes = bytes, .out = true}};
+
+    co_run_command(conn, lun, cdb, cdb_len, &cc);
     *sense_key = cc.cmd.sense_key;
     *ascq = cc.cmd.ascq;
     return cc.cmd.result;

@@ -42,6 +42,7 @@ struct iscsi_conn {
     char why[256]; /* it went down, or the attempt failed */
     char initiator[224], target[224], user[256], secret[256];
     bool digests, discovery;
+    uint64_t isid;
     uint64_t timeout_ns;
     void (*on_down)(struct iscsi_conn *c, const char *why, void *opaque);
     void *opaque;

@@ -259,6 +259,7 @@ struct iscsi_conn *iscsi_conn_new(const struct iscsi_conn_opts *opts)
         return NULL;
     c->timeout_ns = opts->timeout_ns ? opts->timeout_ns : DEFAULT_TIMEOUT_NS;
     c->digests = opts->digests;
+    c->isid = opts->isid;
     c->discovery = !opts->target;
     c->on_down = opts->on_down;
     c->opaque = opts->opaque;

@@ -24,6 +24,7 @@ struct iscsi_conn_opts {
     const char *initiator;
     const char *user, *secret; /* CHAP, NULL if none */
     bool digests;
+    uint64_t isid;       /* 40 bits that are always the same; 0: random ones */
     uint64_t timeout_ns; /* for connect + login, and default per command; 0: 10 s */
     /* Called (loop, not from inside libiscsi) once when the session is lost; may be NULL.
      * After it every command fails -EHOSTDOWN; the owner still has to iscsi_conn_close(). */
@@ -50,6 +51,10 @@ void iscsi_conn_abandon(struct iscsi_conn *conn);
 int co_iscsi_command(struct iscsi_conn *conn, int lun, const uint8_t *cdb, unsigned cdb_len,
                      void *buf, uint32_t alloc, uint32_t *got, uint8_t *sense_key, uint16_t *ascq);
 
+/* The same with @bytes of data-out. */
+int co_iscsi_command_out(struct iscsi_conn *conn, int lun, const uint8_t *cdb, unsigned cdb_len,
+                         const void *data, uint32_t bytes, uint8_t *sense_key, uint16_t *ascq);
+
 /*
  * The same without a coroutine. The memory is the submitter's until done(), which is called once,
  * later, never from inside libiscsi; no byte is written to the buffers after it. Many may be
@@ -60,10 +65,11 @@ struct iscsi_cmd {
     uint8_t cdb[16];
     unsigned cdb_len;
     int lun;
-    const struct iovec *iov; /* data-in: [iov_from, iov_from + bytes) of it */
+    const struct iovec *iov; /* data: [iov_from, iov_from + bytes) of it */
     int niov;
     size_t iov_from;
     uint32_t bytes; /* 0: no data */
+    bool out;       /* data-out, that nobody changes meanwhile; else data-in */
     bool exact;
     void (*done)(struct iscsi_cmd *cmd);
     void *opaque;

@@ -146,6 +146,8 @@ static int prepare_context(struct iscsi_conn *c)
     /* RFC 7143 10.1.1: the same name and ISID would take another session's place. */
     if (getrandom(&random, sizeof(random), 0) < 0)
         log_debug("no random ISID: %s", strerror(errno));
+    if (c->isid)
+        random = (c->isid & 0xffffff) | c->isid >> 24 << 32;
     iscsi_set_isid_random(ctx, (uint32_t)random & 0xffffff, (uint32_t)(random >> 32) & 0xffff);
     iscsi_set_session_type(ctx, c->discovery ? ISCSI_SESSION_DISCOVERY : ISCSI_SESSION_NORMAL);
     iscsi_set_header_digest(ctx, c->digests ? ISCSI_HEADER_DIGEST_CRC32C_NONE

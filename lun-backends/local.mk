@@ -31,6 +31,8 @@ liblun_a_SOURCES = \
 	lun-backends/file.h \
 	lun-backends/formats.h \
 	lun-backends/head.c \
+	lun-backends/hold.c \
+	lun-backends/hold.h \
 	lun-backends/image-probe.c \
 	lun-backends/image-probe.h \
 	lun-backends/inject.c \

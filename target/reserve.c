@@ -33,6 +33,27 @@ bool reservations_are_of(const char *text, uint16_t lun)
     return strtoul(text, &end, 10) == lun && *end == ':';
 }
 
+static void tell_registrants(const struct pr *pr, uint16_t lun, registrant_fn *fn, void *arg)
+{
+    for (unsigned i = 0; i < pr->nr; i++)
+        fn(lun, pr->regs[i].port.name, pr->regs[i].key, arg);
+}
+
+void lun_for_each_registrant(const struct lun *lun, registrant_fn *fn, void *arg)
+{
+    tell_registrants(&lun->pr, lun->number, fn, arg);
+}
+
+void reservations_for_each(const char *text, registrant_fn *fn, void *arg)
+{
+    uint16_t lun = (uint16_t)strtoul(text, NULL, 10);
+    struct pr pr = {0};
+
+    if (!pr_from_text(&pr, text, lun))
+        tell_registrants(&pr, lun, fn, arg);
+    pr_release(&pr);
+}
+
 /* ---- the check ---- */
 
 /* SBC-3 table 13: starting a unit and allowing removal take nothing from a holder. */

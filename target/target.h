@@ -101,6 +101,12 @@ void target_set_reservation_sink(co_reservations_sink_fn *fn, void *opaque);
 /* True if @text, as given to the sink, is of this LUN. */
 bool reservations_are_of(const char *text, uint16_t lun);
 
+/* Who is registered (PERSISTENT RESERVE OUT), logged in or not. */
+typedef void registrant_fn(uint16_t lun, const char *initiator, uint64_t key, void *arg);
+void lun_for_each_registrant(const struct lun *lun, registrant_fn *fn, void *arg);
+/* The same of @text, as given to the sink; a damaged one has none. */
+void reservations_for_each(const char *text, registrant_fn *fn, void *arg);
+
 struct lun_stats {
     uint64_t read_bytes, written_bytes, read_ops, write_ops;
     unsigned parked; /* commands that wait for the source */

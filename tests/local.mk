@@ -19,6 +19,7 @@ UNIT_TESTS += \
 	tests/unit/test-digest \
 	tests/unit/test-file-faults \
 	tests/unit/test-file \
+	tests/unit/test-holds \
 	tests/unit/test-inject \
 	tests/unit/test-io-error \
 	tests/unit/test-iov \
@@ -93,6 +94,9 @@ tests_unit_test_file_faults_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_file_SOURCES = tests/unit/test-file.c
 tests_unit_test_file_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_holds_SOURCES = tests/unit/test-holds.c
+tests_unit_test_holds_LDADD = $(CTEST_LIBS) libadmin.a libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS) $(JANSSON_LIBS)
 
 tests_unit_test_inject_SOURCES = tests/unit/test-inject.c tests/unit/mem-node.c tests/unit/mem-node.h
 tests_unit_test_inject_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
