@@ -283,6 +283,8 @@ static int co_fill_pad(struct qchange *c, struct pad *p, uint64_t off, uint64_t 
         return -EIO;
     if (has_data_at(q, &e, off))
         return 0;
+    if (qcow2_data_is_raw(q)) /* it is the disk, and ends with it */
+        end = MIN_OF(end, MAX_OF(off, q->node.size_bytes));
     p->bytes = end - off;
     if (off >= q->node.size_bytes)
         return 0;

@@ -95,6 +95,36 @@ TEST(qcow2_features, a_raw_data_file_stays_one)
     CHECK_EQ(sh("qemu-img compare -f qcow2 -F raw img ext"), 0);
 }
 
+static void write_near_the_end(struct blk_node *node, void *arg)
+{
+    uint8_t buf[512];
+
+    (void)arg;
+    memset(buf, 0x6b, sizeof(buf));
+    CHECK_EQ(co_blk_write(node, node->size_bytes - 1024, buf, sizeof(buf), 0), 0);
+    CHECK_EQ(co_blk_write_zeroes(node, node->size_bytes - 512, 512, 0), 0);
+}
+
+/* Made larger after it was preallocated: its last cluster holds nothing yet. */
+TEST(qcow2_features, a_raw_data_file_ends_with_the_disk)
+{
+    static const char *const options[] = {"extended_l2=on", "cluster_size=4k", "compat=1.1"};
+    struct stat st;
+
+    if (!have_qemu_img())
+        return;
+    for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+        CHECK_EQ(sh("rm -f ext; qemu-img create -f qcow2 -o data_file=ext,data_file_raw=on,%s img "
+                    "64k && qemu-img resize img 843264 && truncate -s 843264 ext",
+                    options[i]),
+                 0);
+        CHECK_STR(on_image(rw, write_near_the_end, NULL), "");
+        CHECK(!stat(path_of("ext"), &st) && st.st_size == 843264);
+        CHECK_EQ(sh("qemu-io -f raw -c 'read -P 0x6b 842240 512' -c 'read -P 0 0 842240' ext"), 0);
+        CHECK_EQ(sh("qemu-img compare -f qcow2 -F raw img ext"), 0);
+    }
+}
+
 TEST(qcow2_features, what_is_wrong_with_a_data_file_is_said)
 {
     if (!have_qemu_img())
