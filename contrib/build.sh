@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # Sourced by contrib/quickstart and tests/run: what to install, and how to build.
 
-BUILD_PACKAGES=(autoconf automake make gcc g++ pkg-config libev-dev libjansson-dev libaio-dev
+BUILD_PACKAGES=(autoconf automake make gcc g++ pkg-config libev-dev libjansson-dev libaio-dev liburing-dev
     libiscsi-dev libisal-dev zlib1g-dev libzstd-dev libssl-dev uuid-dev libgtest-dev)
 IMAGE_PACKAGES=(qemu-utils qemu-block-extra e2fsprogs)
 TEST_PACKAGES=(libiscsi-bin tgt python3 clang libclang-rt-dev mandoc)

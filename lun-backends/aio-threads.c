@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The engine of helper threads. A buffered read is first tried without waiting, on the loop:
- * what is in the page cache costs no thread switch.
+ * The engine of helper threads, and what all engines share: reading the page cache without waiting,
+ * accounting for what came short.
  */
 #include <errno.h>
 
@@ -93,20 +93,15 @@ void aio_to_thread(struct aio_op *op)
     workers_submit(&op->u.work);
 }
 
-static void threads_submit(struct aio_op *op)
+bool aio_try_now(struct aio_op *op)
 {
-    bool try_now = op->nowait && !op->direct && op->length_bytes <= INLINE_MAX_BYTES;
+    int64_t got;
 
-    if (try_now) {
-        int64_t got = transfer(op, RWF_NOWAIT);
-
-        /* 0 may be the end of the file, which the helper settles as well */
-        if (got > 0 && aio_account(op, got)) {
-            op->done(op);
-            return;
-        }
-    }
-    aio_to_thread(op);
+    if (!op->nowait || op->write || op->length_bytes > INLINE_MAX_BYTES)
+        return false;
+    got = transfer(op, RWF_NOWAIT);
+    /* 0 may be the end of the file, which whoever is next settles as well */
+    return got > 0 && aio_account(op, got);
 }
 
 static int threads_init(void)
@@ -122,5 +117,5 @@ const struct aio_engine aio_threads = {
     .name = "threads",
     .init = threads_init,
     .fini = threads_fini,
-    .submit = threads_submit,
+    .submit = aio_to_thread,
 };

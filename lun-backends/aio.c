@@ -1,19 +1,35 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Which engine serves an op. The one selected takes O_DIRECT files, helper threads everything
- * else: libaio blocks in io_submit on buffered files.
+ * Which engine serves an op. The one selected takes O_DIRECT files. A buffered read is first tried
+ * without waiting, on the loop: what is in the page cache costs no switch. The rest goes to the
+ * engine if it can (io_uring), else to helper threads: libaio blocks in io_submit on buffered
+ * files.
  */
 #define LOG_AREA "aio"
 #include "lun-backends/aio.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "lun-backends/file.h"
 #include "util/log.h"
 #include "util/size.h"
 
-static const struct aio_engine *const engines[] = {&aio_libaio, &aio_threads};
+/* In the order in which "auto" tries them. */
+static const struct aio_engine *const engines[] = {
+    &aio_libaio,
+#ifdef HAVE_LIBURING
+    &aio_uring,
+#endif
+    &aio_threads,
+};
+#ifdef HAVE_LIBURING
+#define ENGINE_NAMES "auto, libaio, io_uring or threads"
+#else
+#define ENGINE_NAMES "auto, libaio or threads (built without io_uring)"
+#endif
 static const struct aio_engine *direct_engine;
 
 int aio_select_engine(const char *name, struct error *err)
@@ -33,13 +49,18 @@ int aio_select_engine(const char *name, struct error *err)
         direct_engine = engines[i];
     }
     if (!direct_engine || strcmp(name, direct_engine->name))
-        return error_set(err, EINVAL, "no disk engine '%s': auto, libaio or threads", name);
+        return error_set(err, EINVAL, "no disk engine '%s': " ENGINE_NAMES, name);
     return 0;
 }
 
-/* The best that starts. */
+/* What $COWTGT_AIO names, or else the best that starts. */
 static const struct aio_engine *engine(void)
 {
+    const char *name = direct_engine ? NULL : getenv("COWTGT_AIO");
+    struct error err = ERROR_INIT;
+
+    if (name && strcmp(name, "auto") && aio_select_engine(name, &err))
+        log_err("COWTGT_AIO: %s", err.msg);
     for (size_t i = 0; !direct_engine && i < ARRAY_LEN(engines); i++) {
         int ret = engines[i]->init();
 
@@ -59,10 +80,25 @@ const char *aio_engine_name(void)
 void aio_submit(struct aio_op *op)
 {
     op->done_bytes = 0;
-    if (op->may_block)
+    if (op->may_block) {
         aio_to_thread(op);
-    else if (op->direct)
+    } else if (!op->direct && aio_try_now(op)) {
+        op->done(op);
+    } else if ((op->direct || engine()->buffered) && op->niov <= IOV_MAX) {
+        op->done_bytes = 0; /* an engine starts over */
         engine()->submit(op);
-    else
-        aio_threads.submit(op);
+    } else {
+        aio_to_thread(op);
+    }
+}
+
+unsigned aio_add_file(int fd)
+{
+    return engine()->add_file ? engine()->add_file(fd) : 0;
+}
+
+void aio_del_file(unsigned file_slot)
+{
+    if (file_slot && engine()->del_file)
+        engine()->del_file(file_slot);
 }

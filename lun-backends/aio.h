@@ -25,6 +25,7 @@ struct aio_op {
     bool may_block;       /* to a helper thread at once */
     bool nowait;          /* what would wait in the kernel is to fail -EAGAIN instead */
     uint32_t align_bytes; /* of fd's offsets; 1 if buffered */
+    unsigned file_slot;   /* from aio_add_file(); 0: none */
     const struct iovec *iov;
     int niov;
     uint64_t offset_bytes;
@@ -43,20 +44,32 @@ struct aio_op {
 
 struct aio_engine {
     const char *name;
+    bool buffered;     /* takes ops on buffered files too */
     int (*init)(void); /* 0 or -errno */
     void (*fini)(void);
     void (*submit)(struct aio_op *op);
+    /* What is told to the kernel of a file that stays open; may be NULL. */
+    unsigned (*add_file)(int fd);
+    void (*del_file)(unsigned file_slot);
 };
 
-extern const struct aio_engine aio_libaio, aio_threads;
+extern const struct aio_engine aio_libaio, aio_threads, aio_uring;
 
 void aio_submit(struct aio_op *op);
+
+/* A file that will see many ops: a name for it in them, 0 where the engine has none. Given back
+ * before the file is closed. */
+unsigned aio_add_file(int fd);
+void aio_del_file(unsigned file_slot);
+
+/* A buffered read of what is in the page cache; true: it was all there, and result is set. */
+bool aio_try_now(struct aio_op *op);
 
 /* Takes what an engine got for op (bytes, or -errno): true if the op is complete now, result set.
  */
 bool aio_account(struct aio_op *op, int64_t got);
 
-/* libaio's rest: what came short or would have blocked. */
+/* The others' rest: what came short or would have blocked. */
 void aio_to_thread(struct aio_op *op);
 
 #endif

@@ -53,6 +53,7 @@ static void start_aio(struct file_op *op, void (*done)(struct aio_op *))
     struct blk_req *req = op->req;
 
     op->aio.fd = f->fd;
+    op->aio.file_slot = f->aio_slot;
     op->aio.write = req->verb == BLK_WRITE;
     op->aio.direct = f->direct;
     op->aio.nowait = aio_nowait(f, op->aio.write);
@@ -124,6 +125,7 @@ static int co_aio(struct file_node *f, bool write, uint64_t offset, void *buf, u
         .aio =
             {
                 .fd = f->fd,
+                .file_slot = f->aio_slot,
                 .write = write,
                 .direct = true,
                 .nowait = aio_nowait(f, write),

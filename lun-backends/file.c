@@ -244,6 +244,7 @@ int co_file_open(const char *path, const struct file_opts *opts, struct blk_node
     }
     n->read_only = !opts->writable;
     n->size_bytes = f->real_end;
+    f->aio_slot = aio_add_file(f->fd);
     *node = n;
     return 0;
 }
@@ -300,6 +301,8 @@ static int co_file_reopen(struct blk_node *node, bool writable, struct error *er
         f->tail_fd = fresh->tail_fd;
         fresh->fd = fd;
         fresh->tail_fd = tail_fd;
+        aio_del_file(f->aio_slot);
+        f->aio_slot = aio_add_file(f->fd);
         f->direct = fresh->direct;
         f->sparse = fresh->sparse;
         f->grown = false;
@@ -332,6 +335,7 @@ static void co_file_close(struct blk_node *node)
     int ret = 0;
 
     assert(list_empty(&f->changes) && !f->growing && !f->flushing);
+    aio_del_file(f->aio_slot);
     if (!node->read_only)
         ret = co_file_trim_tail(f);
     if (!ret)

@@ -49,7 +49,7 @@ bool file_node_is_direct(const struct blk_node *node);
 /* Bytes allocated on disk (st_blocks), on a helper thread; -errno. */
 int co_file_allocated_bytes(const struct blk_node *node, uint64_t *bytes);
 
-/* "auto", "libaio", "threads" ("io_uring" where built in); call before the first open. */
+/* "auto", "libaio", "threads", or "io_uring" where it was built in; call before the first open. */
 int aio_select_engine(const char *name, struct error *err);
 const char *aio_engine_name(void);
 

@@ -2,6 +2,7 @@ noinst_LIBRARIES += liblun.a
 liblun_a_SOURCES = \
 	lun-backends/aio-libaio.c \
 	lun-backends/aio-threads.c \
+	lun-backends/aio-uring.c \
 	lun-backends/aio.c \
 	lun-backends/aio.h \
 	lun-backends/block-int.h \

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Data buffers, aligned to 4096 bytes (fit for O_DIRECT), bounded in bytes.
- * Size classes are powers of two from 4 KiB to 1 MiB (BUFPOOL_MAX_BYTES); free buffers are
- * kept per class. When the bound is reached, bufpool_get() fails and the caller
+ * Size classes are powers of two from 4 KiB to 1 MiB (BUFPOOL_MAX_BYTES), all in one mapping
+ * that never moves. When the bound is reached, bufpool_get() fails and the caller
  * queues a waiter or sheds load; it never allocates past the bound.
  * Loop thread only.
  */
@@ -11,6 +11,7 @@
 
 #include <stdint.h>
 #include <stddef.h>
+#include <sys/uio.h>
 #include "util/list.h"
 
 #define BUFPOOL_MAX_BYTES (1u << 20)
@@ -18,9 +19,9 @@
 struct bufpool;
 
 /*
- * fn() is called (LOOP_NOW) once, when @bytes (0: the smallest size) are free and all who waited
- * longer were served; the waiter is off the queue then. While anyone waits, bufpool_get() from
- * elsewhere fails: newcomers don't overtake.
+ * fn() is called (LOOP_NOW) once, when @bytes (0: the smallest size) are free in one piece and all
+ * who waited longer were served; the waiter is off the queue then. While anyone waits,
+ * bufpool_get() from elsewhere fails: newcomers don't overtake.
  */
 struct buf_waiter {
     struct list_head link;
@@ -28,7 +29,8 @@ struct buf_waiter {
     void (*fn)(struct buf_waiter *);
 };
 
-/* @limit_bytes: bound on the memory handed out and cached. NULL: out of memory. */
+/* @limit_bytes: bound on the memory handed out; that much address space is taken, and memory as it
+ * is used. NULL: out of memory. */
 struct bufpool *bufpool_new(uint64_t limit_bytes);
 void bufpool_free(struct bufpool *p);
 /* At least @bytes (1..BUFPOOL_MAX_BYTES), not zeroed; NULL when the bound is reached. */
@@ -38,6 +40,8 @@ void bufpool_put(struct bufpool *p, void *buf, size_t bytes);
 void bufpool_wait(struct bufpool *p, struct buf_waiter *w);
 void bufpool_unwait(struct buf_waiter *w);
 uint64_t bufpool_used_bytes(const struct bufpool *p);
+/* Where all buffers lie: for engines that tell the kernel beforehand. */
+struct iovec bufpool_arena(const struct bufpool *p);
 
 /* The process-wide pool for guest data, 64 MiB unless changed before first use. */
 struct bufpool *bufpool_main(void);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What util/ promises: loop order, coroutines, helper threads, buffers, sizes, bitmaps, errors. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -195,6 +196,60 @@ TEST(bufpool, never_over_its_bound)
     bufpool_put(p, b, 1 << 20);
     bufpool_put(p, c, 600000);
     bufpool_put(p, d, 4096);
+    CHECK_EQ(bufpool_used_bytes(p), 0);
+    bufpool_free(p);
+}
+
+TEST(bufpool, small_buffers_come_together_again)
+{
+    static void *buf[512];
+    struct bufpool *p = bufpool_new(2 << 20);
+
+    for (int i = 0; i < 512; i++)
+        CHECK((buf[i] = bufpool_get(p, 4096)));
+    for (int i = 0; i < 512; i++) /* neighbours at very different times */
+        bufpool_put(p, buf[(i * 37) % 512], 4096);
+    buf[0] = bufpool_get(p, 1 << 20);
+    buf[1] = bufpool_get(p, 1 << 20);
+    CHECK(buf[0] && buf[1] && buf[0] != buf[1]);
+    bufpool_put(p, buf[0], 1 << 20);
+    bufpool_put(p, buf[1], 1 << 20);
+    bufpool_free(p);
+}
+
+TEST(bufpool, random_sizes_never_overlap)
+{
+    static struct {
+        uint8_t *p;
+        size_t bytes;
+    } held[64];
+    struct bufpool *p = bufpool_new(8 << 20);
+    struct iovec arena = bufpool_arena(p);
+    unsigned seed = 5;
+
+    for (int turn = 0; turn < 20000; turn++) {
+        unsigned i = (unsigned)rand_r(&seed) % 64;
+
+        if (held[i].p) {
+            for (size_t at = 0; at < held[i].bytes; at += 4096)
+                REQUIRE(held[i].p[at] == i);
+            bufpool_put(p, held[i].p, held[i].bytes);
+            held[i].p = NULL;
+            continue;
+        }
+        held[i].bytes = 1 + (size_t)rand_r(&seed) % (4096u << rand_r(&seed) % 9);
+        held[i].p = bufpool_get(p, held[i].bytes);
+        if (!held[i].p)
+            continue;
+        CHECK_EQ((uintptr_t)held[i].p % 4096, 0);
+        CHECK(held[i].p >= (uint8_t *)arena.iov_base &&
+              held[i].p + held[i].bytes <= (uint8_t *)arena.iov_base + arena.iov_len);
+        memset(held[i].p, (int)i, held[i].bytes);
+    }
+    for (unsigned i = 0; i < 64; i++) {
+        bufpool_put(p, held[i].p, held[i].bytes);
+        held[i].p = NULL;
+    }
     CHECK_EQ(bufpool_used_bytes(p), 0);
     bufpool_free(p);
 }
