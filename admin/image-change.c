@@ -68,86 +68,6 @@ int co_image_resize(json_t *args)
 /* ---- update
  * --------------------------------------------------------------------------------------- */
 
-static int take_switch(const char *value, bool *out)
-{
-    *out = !strcmp(value, "on");
-    return *out || !strcmp(value, "off") ? 0 : -EINVAL;
-}
-
-static int take_copy_on_read(struct qcow2_settings *s, const char *value)
-{
-    return take_switch(value, &s->copy_on_read);
-}
-
-static int take_prefetch(struct qcow2_settings *s, const char *value)
-{
-    return take_switch(value, &s->prefetch);
-}
-
-static int take_delay(struct qcow2_settings *s, const char *value)
-{
-    char *end;
-    unsigned long n = strtoul(value, &end, 10);
-
-    if (*value < '0' || *value > '9' || *end || n > 86400)
-        return -EINVAL;
-    s->prefetch_delay_s = (uint32_t)n;
-    return 0;
-}
-
-static int take_max_rate(struct qcow2_settings *s, const char *value)
-{
-    return size_parse(value, &s->max_rate) ? -EINVAL : 0;
-}
-
-static int take_cache(struct qcow2_settings *s, const char *value)
-{
-    return size_parse(value, &s->metadata_cache) || s->metadata_cache < 65536 ? -EINVAL : 0;
-}
-
-static int take_label(struct qcow2_settings *s, const char *value)
-{
-    if (strlen(value) > QCOW2_LABEL_MAX)
-        return -EINVAL;
-    strcpy(s->label, value);
-    return 0;
-}
-
-static const struct {
-    const char *key, *want;
-    enum qcow2_setting bit;
-    int (*take)(struct qcow2_settings *s, const char *value);
-} settings[] = {
-    {"copy-on-read", "on or off", QCOW2_SET_COPY_ON_READ, take_copy_on_read},
-    {"prefetch", "on or off", QCOW2_SET_PREFETCH, take_prefetch},
-    {"prefetch-delay", "seconds, at most a day", QCOW2_SET_PREFETCH_DELAY, take_delay},
-    {"max-rate", "bytes per second", QCOW2_SET_MAX_RATE, take_max_rate},
-    {"metadata-cache", "a size of at least 64k", QCOW2_SET_METADATA_CACHE, take_cache},
-    {"label", "text of at most 64 bytes", QCOW2_SET_LABEL, take_label},
-};
-
-/* "key=value"; "key=" takes it away. */
-static int take_setting(struct qcow2_settings *s, const char *text)
-{
-    const char *eq = strchr(text, '=');
-
-    for (size_t i = 0; eq && i < ARRAY_LEN(settings); i++) {
-        if (strlen(settings[i].key) != (size_t)(eq - text) ||
-            strncmp(settings[i].key, text, (size_t)(eq - text)))
-            continue;
-        s->set &= ~(unsigned)settings[i].bit;
-        if (!eq[1])
-            return 0;
-        if (settings[i].take(s, eq + 1))
-            return cli_fail("%s: '%s' is not %s", settings[i].key, eq + 1, settings[i].want);
-        s->set |= settings[i].bit;
-        return 0;
-    }
-    return cli_fail("no setting '%s': copy-on-read, prefetch, prefetch-delay, max-rate, "
-                    "metadata-cache or label, each with =VALUE",
-                    text);
-}
-
 static int co_update(struct blk_node *file, const json_t *args)
 {
     const json_t *list = json_object_get(args, "settings"), *item;
@@ -169,8 +89,8 @@ static int co_update(struct blk_node *file, const json_t *args)
     if (dirty)
         return cli_fail("'%s' is marked dirty or corrupt: cowtgt image check -r all first", path);
     json_array_foreach (list, i, item) {
-        if (take_setting(&s, json_string_value(item)))
-            return CLI_FAILED;
+        if (image_setting_take(&s, json_string_value(item), &err))
+            return cli_fail("%s", err.msg);
     }
     if (co_qcow2_set_settings(file, &s, &err))
         return cli_fail("'%s': %s", path, err.msg);

@@ -75,25 +75,6 @@ static json_t *qcow2_json(const struct qcow2_description *d)
     return json_pack("{s:s, s:o}", "type", "qcow2", "data", data);
 }
 
-static json_t *settings_json(const struct qcow2_settings *s)
-{
-    json_t *obj = json_object();
-
-    if (s->set & QCOW2_SET_COPY_ON_READ)
-        json_object_set_new(obj, "copy-on-read", json_boolean(s->copy_on_read));
-    if (s->set & QCOW2_SET_PREFETCH)
-        json_object_set_new(obj, "prefetch", json_boolean(s->prefetch));
-    if (s->set & QCOW2_SET_PREFETCH_DELAY)
-        json_object_set_new(obj, "prefetch-delay", json_integer(s->prefetch_delay_s));
-    if (s->set & QCOW2_SET_MAX_RATE)
-        json_object_set_new(obj, "max-rate", json_integer((json_int_t)s->max_rate));
-    if (s->set & QCOW2_SET_METADATA_CACHE)
-        json_object_set_new(obj, "metadata-cache", json_integer((json_int_t)s->metadata_cache));
-    if (s->set & QCOW2_SET_LABEL)
-        json_object_set_new(obj, "label", json_string(s->label));
-    return obj;
-}
-
 static json_t *info_json(const char *path, const struct info *in)
 {
     const struct qcow2_description *d = &in->d;
@@ -121,7 +102,7 @@ static json_t *info_json(const char *path, const struct info *in)
     }
     json_object_set_new(obj, "format-specific", qcow2_json(d));
     if (in->s.set)
-        json_object_set_new(obj, "cowtgt-settings", settings_json(&in->s));
+        json_object_set_new(obj, "cowtgt-settings", image_settings_json(&in->s));
     return obj;
 }
 
@@ -178,7 +159,7 @@ static void print_qcow2(const struct qcow2_description *d)
 
 static void print_settings(const struct qcow2_settings *s)
 {
-    json_t *obj = settings_json(s), *value;
+    json_t *obj = image_settings_json(s), *value;
     const char *key;
 
     puts("cowtgt settings:");

@@ -36,6 +36,8 @@ liblun_a_SOURCES = \
 	lun-backends/hold.h \
 	lun-backends/image-probe.c \
 	lun-backends/image-probe.h \
+	lun-backends/image-settings.c \
+	lun-backends/image-settings.h \
 	lun-backends/inject.c \
 	lun-backends/inject.h \
 	lun-backends/iov.c \

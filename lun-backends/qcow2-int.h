@@ -10,6 +10,7 @@
 #define COWTGT_QCOW2_INT_H
 
 #include <ev.h>
+#include "lun-backends/image-settings.h"
 #include "lun-backends/qcow2-format.h"
 #include "lun-backends/qcow2.h"
 #include "util/coroutine.h"
@@ -94,6 +95,7 @@ struct qcow2 {
         uint32_t nr;
         uint64_t dir_offset, dir_bytes;
     } bitmaps;
+    struct qcow2_settings settings; /* as in the header */
     uint64_t cache_bytes_wanted; /* 0: by the disk's size */
     bool covered;                /* a merged map answers most reads: few tables are kept */
 

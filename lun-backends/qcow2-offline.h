@@ -9,6 +9,7 @@
 #define COWTGT_QCOW2_OFFLINE_H
 
 #include "lun-backends/block.h"
+#include "lun-backends/image-settings.h"
 
 /* ---- check ------------------------------------------------------------------------------- */
 
@@ -97,30 +98,6 @@ int co_qcow2_place(struct blk_node *node, uint64_t off, uint64_t max, struct qco
 int co_qcow2_make_empty(struct blk_node *node, struct error *err);
 
 /* ---- settings ------------------------------------------------------------------------------ */
-
-/* docs/image-settings.md */
-#define QCOW2_EXT_COWTGT     0x434f5754u
-#define QCOW2_LABEL_MAX      64
-#define QCOW2_SETTINGS_BYTES (32 + QCOW2_LABEL_MAX)
-
-enum qcow2_setting {
-    QCOW2_SET_COPY_ON_READ = 1 << 0,
-    QCOW2_SET_PREFETCH = 1 << 1,
-    QCOW2_SET_PREFETCH_DELAY = 1 << 2,
-    QCOW2_SET_MAX_RATE = 1 << 3,
-    QCOW2_SET_METADATA_CACHE = 1 << 4,
-    QCOW2_SET_LABEL = 1 << 5,
-    QCOW2_SET_ALL = (1 << 6) - 1,
-};
-
-struct qcow2_settings {
-    uint32_t set; /* enum qcow2_setting: which of the rest mean something */
-    bool copy_on_read, prefetch;
-    uint32_t prefetch_delay_s;
-    uint64_t max_rate;       /* bytes/s, 0: no limit */
-    uint64_t metadata_cache; /* bytes */
-    char label[QCOW2_LABEL_MAX + 1];
-};
 
 /* Pure. Bytes written into @buf of QCOW2_SETTINGS_BYTES; 0, -EINVAL, or -ENOTSUP (of a later
  * version). */

@@ -116,7 +116,10 @@ static int take_extension(struct qcow2 *q, const struct qcow2_ext_item *item, st
         q->bitmaps.dir_offset = get_be64(item->data + 16);
         return 0;
     case QCOW2_EXT_COWTGT: /* one that is not understood is as good as none */
-        if (!qcow2_settings_decode(item->data, item->len, &s) && (s.set & QCOW2_SET_METADATA_CACHE))
+        if (qcow2_settings_decode(item->data, item->len, &s))
+            return 0;
+        q->settings = s;
+        if (s.set & QCOW2_SET_METADATA_CACHE)
             q->cache_bytes_wanted = s.metadata_cache;
         return 0;
     default:

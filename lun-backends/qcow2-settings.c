@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "lun-backends/qcow2-format.h"
+#include "lun-backends/qcow2-int.h"
 #include "util/byteorder.h"
 #include "util/size.h"
 
@@ -23,6 +24,7 @@ enum pos {
     POS_LABEL_BYTES = 1,
     POS_SET = 2,
     POS_SWITCHES = 4,
+    POS_MODE = 6,
     POS_DELAY = 8,
     POS_MAX_RATE = 16,
     POS_CACHE = 24,
@@ -40,6 +42,7 @@ uint32_t qcow2_settings_encode(const struct qcow2_settings *s, uint8_t *buf)
     put_be16(buf + POS_SET, (uint16_t)s->set);
     put_be16(buf + POS_SWITCHES,
              (s->copy_on_read ? SW_COPY_ON_READ : 0) | (s->prefetch ? SW_PREFETCH : 0));
+    buf[POS_MODE] = (uint8_t)s->prefetch_mode;
     put_be32(buf + POS_DELAY, s->prefetch_delay_s);
     put_be64(buf + POS_MAX_RATE, s->max_rate);
     put_be64(buf + POS_CACHE, s->metadata_cache);
@@ -60,6 +63,10 @@ int qcow2_settings_decode(const uint8_t *data, uint32_t len, struct qcow2_settin
     s->set = get_be16(data + POS_SET) & QCOW2_SET_ALL;
     s->copy_on_read = get_be16(data + POS_SWITCHES) & SW_COPY_ON_READ;
     s->prefetch = get_be16(data + POS_SWITCHES) & SW_PREFETCH;
+    if (data[POS_MODE] < PREFETCH_NR_MODES)
+        s->prefetch_mode = (enum prefetch_mode)data[POS_MODE];
+    else
+        s->set &= ~(unsigned)QCOW2_SET_PREFETCH_MODE; /* a later version's */
     s->prefetch_delay_s = get_be32(data + POS_DELAY);
     s->max_rate = get_be64(data + POS_MAX_RATE);
     s->metadata_cache = get_be64(data + POS_CACHE);
@@ -173,34 +180,100 @@ static int co_store(struct blk_node *file, const uint8_t *fresh, size_t bytes)
     int ret = 0;
 
     if (bytes > QCOW2_SECTOR)
-        ret = co_blk_write(file, QCOW2_SECTOR, fresh + QCOW2_SECTOR, bytes - QCOW2_SECTOR, 0);
+        ret =
+            co_blk_write(file, QCOW2_SECTOR, fresh + QCOW2_SECTOR, bytes - QCOW2_SECTOR, BLK_META);
     if (!ret)
         ret = co_blk_flush(file);
     if (!ret)
-        ret = co_blk_write(file, 0, fresh, QCOW2_SECTOR, 0);
+        ret = co_blk_write(file, 0, fresh, QCOW2_SECTOR, BLK_META);
     return ret ? ret : co_blk_flush(file);
+}
+
+/* The new first cluster in *@fresh, to be freed. */
+static int make_fresh(const struct first_cluster *f, const struct qcow2_settings *s,
+                      uint8_t **fresh, struct error *err)
+{
+    size_t end;
+
+    *fresh = malloc(f->bytes);
+    if (!*fresh)
+        return error_set(err, ENOMEM, "out of memory");
+    memcpy(*fresh, f->data, f->bytes);
+    end = lay_out(f, s, *fresh);
+    if (end && place_name(f, end, *fresh))
+        return 0;
+    free(*fresh);
+    return error_set(err, ENOSPC, "no room for the settings in the image header");
 }
 
 int co_qcow2_set_settings(struct blk_node *file, const struct qcow2_settings *s, struct error *err)
 {
     struct first_cluster f;
     uint8_t *fresh;
-    size_t end;
     int ret = co_load(file, &f, err);
 
     if (ret)
         return ret;
-    fresh = malloc(f.bytes);
-    if (fresh)
-        memcpy(fresh, f.data, f.bytes);
-    end = fresh ? lay_out(&f, s, fresh) : 0;
-    if (!fresh)
-        ret = error_set(err, ENOMEM, "out of memory");
-    else if (!end || !place_name(&f, end, fresh))
-        ret = error_set(err, ENOSPC, "no room for the settings in the image header");
-    else if ((ret = co_store(file, fresh, f.bytes)))
-        error_set(err, -ret, "can't write the image header: %s", strerror(-ret));
-    free(fresh);
+    ret = make_fresh(&f, s, &fresh, err);
+    if (!ret) {
+        ret = co_store(file, fresh, f.bytes);
+        if (ret)
+            error_set(err, -ret, "can't write the image header: %s", strerror(-ret));
+        free(fresh);
+    }
     free(f.data);
     return ret;
+}
+
+/* ---- of an image in use --------------------------------------------------------------------- */
+
+bool qcow2_node_settings(const struct blk_node *node, struct qcow2_settings *s)
+{
+    *s = (struct qcow2_settings){0};
+    if (strcmp(node->drv->name, "qcow2"))
+        return false;
+    *s = container_of(node, struct qcow2, node)->settings;
+    return true;
+}
+
+static int co_node_store(struct qcow2 *q, const struct qcow2_settings *s, struct error *err)
+{
+    struct blk_node *file = qcow2_file(q);
+    struct first_cluster f;
+    uint8_t *fresh;
+    int ret = co_load(file, &f, err);
+
+    if (ret)
+        return ret;
+    ret = make_fresh(&f, s, &fresh, err);
+    if (!ret) {
+        ret = co_store(file, fresh, f.bytes);
+        if (ret) {
+            error_set(err, -ret, "can't write the image header: %s", strerror(-ret));
+        } else {
+            memcpy(q->header_sector, fresh, QCOW2_SECTOR);
+            q->h.backing_offset = get_be64(fresh + QCOW2_POS_BACKING_OFFSET);
+        }
+        free(fresh);
+    }
+    free(f.data);
+    return ret;
+}
+
+int co_qcow2_node_set_settings(struct blk_node *node, const struct qcow2_settings *s,
+                               struct error *err)
+{
+    struct qcow2 *q = qcow2_of(node);
+    int ret;
+
+    if (node->read_only)
+        return error_set(err, EROFS, "%s is open read-only", qcow2_name(q));
+    if (q->corrupt)
+        return error_set(err, EIO, "%s is corrupt", qcow2_name(q));
+    co_mutex_lock(&q->header_lock);
+    ret = co_node_store(q, s, err);
+    if (!ret)
+        q->settings = *s;
+    co_mutex_unlock(&q->header_lock);
+    return ret ? error_prefix(err, "%s", qcow2_name(q)) : 0;
 }

@@ -13,6 +13,7 @@
 
 #include "lun-backends/block.h"
 #include "lun-backends/file.h"
+#include "lun-backends/image-settings.h"
 #include "util/uuid.h"
 
 struct qcow2_create_opts {
@@ -51,6 +52,13 @@ int co_qcow2_open(struct blk_node *file, bool writable, struct blk_node **node, 
 
 /* Live. The bound of the L2 table cache, 0: the default. -ENOMEM changes nothing. */
 int qcow2_set_cache_bytes(struct blk_node *node, uint64_t bytes);
+
+/* cowtgt's settings in its header, as read at opening or written since; false: the node is of
+ * another format. */
+bool qcow2_node_settings(const struct blk_node *node, struct qcow2_settings *s);
+/* Replaces all of them, durably, while the node is in use; it is open for writing. */
+int co_qcow2_node_set_settings(struct blk_node *node, const struct qcow2_settings *s,
+                               struct error *err);
 
 /*
  * Gives a node that nobody uses a smaller disk: what lies behind the new end is lost. Growing is

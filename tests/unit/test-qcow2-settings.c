@@ -5,6 +5,7 @@
 
 #include "lun-backends/qcow2-offline.h"
 #include "tests/unit/ctest.h"
+#include "util/size.h"
 
 static const struct qcow2_settings all = {
     .set = QCOW2_SET_ALL,
@@ -12,6 +13,7 @@ static const struct qcow2_settings all = {
     .prefetch = false,
     .prefetch_delay_s = 17,
     .max_rate = UINT64_C(0x123456789abcdef0),
+    .prefetch_mode = PREFETCH_IDLE,
     .metadata_cache = 4 << 20,
     .label = "0123456789012345678901234567890123456789012345678901234567890123",
 };
@@ -29,13 +31,14 @@ TEST(qcow2_settings, come_back_as_they_were)
     CHECK_EQ(s.prefetch_delay_s, 17);
     CHECK_EQ(s.max_rate, all.max_rate);
     CHECK_EQ(s.metadata_cache, all.metadata_cache);
+    CHECK(s.prefetch_mode == PREFETCH_IDLE);
     CHECK_STR(s.label, all.label);
 }
 
 TEST(qcow2_settings, bytes_are_those_of_the_document)
 {
     static const uint8_t want[36] = {
-        1, 4, 0, 0x3b, 0, 1, [11] = 17, [27] = 0x40, [32] = 'v', 'm', '-', '1'};
+        1, 4, 0, 0x7b, 0, 1, [6] = 1, [11] = 17, [27] = 0x40, [32] = 'v', 'm', '-', '1'};
     struct qcow2_settings s = all;
     uint8_t buf[QCOW2_SETTINGS_BYTES];
 
@@ -69,4 +72,46 @@ TEST(qcow2_settings, damaged_bytes_are_refused)
     buf[0] = 2;
     CHECK_EQ(qcow2_settings_decode(buf, len, &s), -ENOTSUP);
     CHECK_EQ(s.set, 0);
+}
+
+TEST(qcow2_settings, a_mode_of_a_later_version_is_none)
+{
+    uint8_t buf[QCOW2_SETTINGS_BYTES];
+    struct qcow2_settings s;
+    uint32_t len = qcow2_settings_encode(&all, buf);
+
+    buf[6] = PREFETCH_NR_MODES;
+    REQUIRE(qcow2_settings_decode(buf, len, &s) == 0);
+    CHECK_EQ(s.set, all.set & ~(unsigned)QCOW2_SET_PREFETCH_MODE);
+}
+
+TEST(image_settings, words_are_taken_and_taken_away)
+{
+    struct qcow2_settings s = {0};
+    struct error err = ERROR_INIT;
+
+    CHECK_EQ(image_setting_take(&s, "copy-on-read=off", &err), 0);
+    CHECK_EQ(image_setting_take(&s, "max-rate=2M", &err), 0);
+    CHECK_EQ(image_setting_take(&s, "prefetch-mode=fixed", &err), 0);
+    CHECK_EQ(s.set, QCOW2_SET_COPY_ON_READ | QCOW2_SET_MAX_RATE | QCOW2_SET_PREFETCH_MODE);
+    CHECK(!s.copy_on_read && s.prefetch_mode == PREFETCH_FIXED);
+    CHECK_EQ(s.max_rate, 2 << 20);
+    CHECK_EQ(image_setting_take(&s, "max-rate=", &err), 0);
+    CHECK_EQ(s.set, QCOW2_SET_COPY_ON_READ | QCOW2_SET_PREFETCH_MODE);
+}
+
+TEST(image_settings, bad_words_are_refused_by_name)
+{
+    static const char *const bad[] = {
+        "prefetch=maybe",    "prefetch-delay=86401", "prefetch-delay=-1", "max-rate=much",
+        "metadata-cache=1k", "prefetch-mode=never",  "colour=red",        "prefetch",
+    };
+    struct qcow2_settings s = {0};
+
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        struct error err = ERROR_INIT;
+
+        CHECK_EQ(image_setting_take(&s, bad[i], &err), -EINVAL);
+        CHECK(*err.msg);
+    }
 }
