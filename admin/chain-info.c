@@ -153,19 +153,21 @@ static const char *state_name(const struct chain *c)
 static json_t *basic_info(const struct chain *c)
 {
     const struct chain_record *rec = c->rec;
-    json_t *allowed = json_array(), *layers = json_array(), *held, *j;
+    json_t *allowed = json_array(), *masks = json_array(), *layers = json_array(), *held, *j;
 
+    for (unsigned i = 0; i < rec->masks.nr; i++)
+        json_array_append_new(masks, json_string(rec->masks.items[i]));
     for (unsigned i = 0; i < rec->allowed.nr; i++)
         json_array_append_new(allowed, json_string(rec->allowed.items[i]));
     if (c->remote && rec->source_url)
         json_array_append_new(layers, remote_layer_info(c));
     for (unsigned i = 0; i < c->nr_layers; i++)
         json_array_append_new(layers, layer_info(c, i));
-    j = json_pack("{s:s, s:o, s:I, s:s, s:s, s:s, s:b, s:s, s:o, s:o, s:o}", "name", rec->name,
+    j = json_pack("{s:s, s:o, s:I, s:s, s:s, s:s, s:b, s:s, s:o, s:o, s:o, s:o}", "name", rec->name,
                   "uuid", json_uuid(&rec->uuid), "generation", (json_int_t)rec->generation, "kind",
                   rec->kind, "state", state_name(c), "target", rec->target, "writable",
-                  rec->writable, "view", rec->view, "allowed", allowed, "layers", layers,
-                  "sessions", c->target ? target_sessions(c->target) : json_array());
+                  rec->writable, "view", rec->view, "allowed", allowed, "masks", masks, "layers",
+                  layers, "sessions", c->target ? target_sessions(c->target) : json_array());
     if (rec->path)
         json_put(j, "image", json_text(rec->path));
     if (c->nr_layers)

@@ -126,6 +126,11 @@ void shape_release(struct layer_shape *s);
 int co_chain_first_account(struct chain *c, const char *user, const char *secret_file,
                            struct error *err);
 
+/* ---- cmd-mask.c: LUN masks of the record, and on the target ------------------------------- */
+/* Checked; "INITIATOR=LUNS", replaces what the initiator had. */
+int record_add_mask(struct chain_record *rec, const char *mask, struct error *err);
+int chain_masks_apply(struct chain *c, struct error *err);
+
 /* ---- throttles.c: the limits of the record on LUN 0, and none --------------------------- */
 void chain_throttle_apply(struct chain *c);
 void chain_throttle_drop(struct chain *c);

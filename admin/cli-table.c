@@ -24,6 +24,8 @@
     OPT("--target", "IQN", CLI_STRING, "target", "name of the target (default: made from NAME)"), \
         OPT("--allow", "IQN", CLI_LIST, "allow",                                                  \
             "initiator, or address ADDR[/LEN], that may log in; repeatable (default: all)"),                        \
+        OPT("--mask", "INITIATOR=LUNS", CLI_LIST, "mask",                                         \
+            "LUNs that this initiator sees, as lun mask takes them; repeatable (default: all)"),  \
         OPT("--user", "NAME", CLI_STRING, "user", "user that initiators log in as"),    \
         OPT("--secret-file", "FILE", CLI_PATH, "secret-file", "file with that secret")
 
@@ -164,6 +166,13 @@ const struct cli_cmd cli_commands[] = {
      ARGS(OPT("--to", "ADDR[:PORT]", CLI_STRING, "to", "where; without it they stay here"),
           FLAG("--permanently", CLI_TRUE, "permanently", "tell them to remember it")),
      cli_run_plain},
+    {"lun", "mask", "which LUNs of a chain an initiator sees", "lun-mask", name_pos,
+     ARGS(MUST("--initiator", "IQN", CLI_STRING, "initiator",
+               "whose; '*': all that have no mask of their own"),
+          MUST("--luns", "LIST", CLI_STRING, "luns", "numbers like 0,2-4, or none, or all")),
+     cli_run_plain},
+    {"lun", "unmask", "take an initiator's mask away", "lun-unmask", name_pos,
+     ARGS(MUST("--initiator", "IQN", CLI_STRING, "initiator", "whose")), cli_run_plain},
     {"account", "add", "a user and secret that initiators log in with (CHAP)", "account-add",
      user_pos,
      ARGS(MUST("--secret-file", "FILE", CLI_PATH, "secret-file", "file with the secret"),

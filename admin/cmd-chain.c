@@ -71,6 +71,18 @@ static int set_allowed(struct chain_record *rec, const json_t *list, struct erro
     return 0;
 }
 
+static int set_masks(struct chain_record *rec, const json_t *list, struct error *err)
+{
+    const json_t *item;
+    size_t i;
+
+    json_array_foreach (list, i, item) {
+        if (record_add_mask(rec, json_string_value(item), err))
+            return -err->errnum;
+    }
+    return 0;
+}
+
 /* What export and pull have in common. NULL with @err. */
 static struct chain_record *record_from_args(const char *kind, const json_t *args,
                                              struct error *err)
@@ -99,7 +111,8 @@ static struct chain_record *record_from_args(const char *kind, const json_t *arg
     rec->source_timeout_s = arg_size(args, "source-timeout", DEFAULT_SOURCE_TIMEOUT_S);
     if (!rec->source_timeout_s || rec->source_timeout_s > 86400)
         error_set(err, EINVAL, "the source's timeout is 1 to 86400 seconds");
-    else if (!set_allowed(rec, json_object_get(args, "allow"), err))
+    else if (!set_allowed(rec, json_object_get(args, "allow"), err) &&
+             !set_masks(rec, json_object_get(args, "mask"), err))
         return rec;
     record_free(rec);
     return NULL;
@@ -128,6 +141,7 @@ static const struct cmd_arg export_args[] = {
     {.name = "writable", .type = ARG_BOOL, .optional = true},
     {.name = "view", .type = ARG_STRING, .optional = true, .choices = views},
     {.name = "allow", .type = ARG_STRINGS, .optional = true},
+    {.name = "mask", .type = ARG_STRINGS, .optional = true},
     {.name = "probe-backing", .type = ARG_BOOL, .optional = true},
     {.name = "block-size", .type = ARG_SIZE, .optional = true},
     {.name = "removable", .type = ARG_BOOL, .optional = true},
@@ -223,6 +237,7 @@ static const struct cmd_arg pull_args[] = {
     {.name = "quiesced", .type = ARG_BOOL, .optional = true},
     {.name = "target", .type = ARG_STRING, .optional = true},
     {.name = "allow", .type = ARG_STRINGS, .optional = true},
+    {.name = "mask", .type = ARG_STRINGS, .optional = true},
     {.name = "user", .type = ARG_STRING, .optional = true},
     {.name = "secret-file", .type = ARG_STRING, .optional = true},
     {.name = "format", .type = ARG_STRING, .optional = true, .choices = pull_formats},

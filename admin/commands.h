@@ -42,6 +42,7 @@ extern const struct command job_commands[];
 extern const struct command block_commands[];
 extern const struct command inject_commands[];
 extern const struct command live_commands[];
+extern const struct command mask_commands[];
 extern const struct command query_commands[];
 extern const struct command throttle_commands[];
 extern const struct command meta_commands[];

@@ -15,6 +15,7 @@ libadmin_a_SOURCES = \
 	admin/cmd-inject.c \
 	admin/cmd-job.c \
 	admin/cmd-live.c \
+	admin/cmd-mask.c \
 	admin/cmd-query.c \
 	admin/commands.c \
 	admin/commands.h \

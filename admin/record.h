@@ -37,6 +37,7 @@ struct chain_record {
     uint64_t generation; /* fits 32 bits */
     char *target;
     struct string_list allowed; /* initiator names, address prefixes; none: everybody */
+    struct string_list masks;   /* "INITIATOR=LUNS", an initiator at most once */
     bool auth;                  /* nobody without a secret, even if the accounts are lost */
     char *redirect_to;          /* where logins are sent; NULL: they stay */
     bool redirect_permanently;

@@ -21,6 +21,8 @@ libtarget_a_SOURCES = \
 	target/lun-range.c \
 	target/lun.c \
 	target/lun.h \
+	target/mask.c \
+	target/mask.h \
 	target/mode-pages.c \
 	target/negotiate.c \
 	target/negotiate.h \

@@ -25,6 +25,7 @@ void nexus_init(struct nexus *n, struct target *t, const char *initiator, const 
     n->target = t;
     n->initiator = initiator;
     memcpy(n->isid, isid, sizeof(n->isid));
+    n->mask = mask_find(t->masks, initiator);
     list_init(&n->luns);
     list_add_tail(&t->nexuses, &n->link);
 }
@@ -44,7 +45,7 @@ void nexus_fini(struct nexus *n)
 
 bool nexus_may_reach(const struct nexus *n, const struct lun *lun)
 {
-    return lun->target == n->target && !lun->gone;
+    return lun->target == n->target && !lun->gone && mask_shows(n->mask, lun->number);
 }
 
 struct lun *nexus_find_lun(const struct nexus *n, uint16_t number)
@@ -160,6 +161,37 @@ bool removal_prevented(struct target *t, uint16_t lun)
             return true;
     }
     return false;
+}
+
+static void mask_again(struct nexus *n, const struct lun_mask *mask)
+{
+    const struct lun_mask *old = n->mask;
+    struct nexus_lun *nl;
+    bool changed = false;
+    struct lun *lun;
+
+    n->mask = mask;
+    list_for_each_entry (lun, &n->target->luns, link) {
+        bool was_seen = mask_shows(old, lun->number), is_seen = mask_shows(mask, lun->number);
+
+        changed |= was_seen != is_seen;
+        if (was_seen && !is_seen) {
+            lun_nexus_lost(lun, n);
+            nexus_prevent_removal(n, lun->number, false);
+        }
+    }
+    if (!changed)
+        return;
+    list_for_each_entry (nl, &n->luns, link)
+        raise_on(nl, UA_REPORTED_LUNS);
+}
+
+void nexuses_mask_again(struct target *t)
+{
+    struct nexus *n;
+
+    list_for_each_entry (n, &t->nexuses, link)
+        mask_again(n, mask_find(t->masks, n->initiator));
 }
 
 void ua_raise_all_luns(struct target *t, enum ua_kind kind)

@@ -63,6 +63,7 @@ struct nexus {
     const char *initiator; /* owned by the session */
     uint8_t isid[6];
     struct list_head luns; /* scsi: per-LUN state (pending unit attentions) */
+    const struct lun_mask *mask; /* the target's; NULL: all LUNs are seen */
 };
 void nexus_init(struct nexus *n, struct target *t, const char *initiator, const uint8_t isid[6]);
 void nexus_fini(struct nexus *n);

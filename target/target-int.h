@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include "target/access.h"
 #include "target/auth.h"
+#include "target/mask.h"
 #include "target/target.h"
 #include "util/coroutine.h"
 #include "util/list.h"
@@ -23,6 +24,7 @@ struct target {
     struct list_head sessions; /* transport: struct session in full feature phase or closing */
     unsigned nr_sessions;
     struct access_list allowed;
+    struct lun_mask *masks;
     struct auth auth;
     char *alias;       /* NULL: none */
     char *redirect_to; /* TargetAddress; NULL: logins stay here */

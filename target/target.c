@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "target/nexus.h"
 #include "target/session.h"
 #include "target/target-int.h"
 #include "target/text.h"
@@ -159,6 +160,37 @@ int target_allow(struct target *t, const char *who, struct error *err)
     return rc ? error_set(err, -rc, "out of memory") : 0;
 }
 
+int target_check_name(const char *name, struct error *err)
+{
+    char checked[ISCSI_NAME_MAX + 1];
+
+    return check_name(name, checked, err);
+}
+
+int target_check_mask(const char *initiator, const char *luns, struct error *err)
+{
+    struct lun_mask *m = mask_parse(initiator, luns, err);
+
+    mask_free(m);
+    return m ? 0 : -err->errnum;
+}
+
+int target_set_mask(struct target *t, const char *initiator, const char *luns, struct error *err)
+{
+    struct lun_mask *fresh = luns ? mask_parse(initiator, luns, err) : NULL, *old;
+
+    if (luns && !fresh)
+        return -err->errnum;
+    old = mask_take(&t->masks, initiator);
+    if (fresh) {
+        fresh->next = t->masks;
+        t->masks = fresh;
+    }
+    nexuses_mask_again(t);
+    mask_free(old);
+    return 0;
+}
+
 bool target_allows(const struct target *t, const char *initiator, const char *peer)
 {
     return access_allows(&t->allowed, initiator, peer);
@@ -213,6 +245,7 @@ void co_target_destroy(struct target *t)
     co_target_free_luns(t);
     list_del(&t->link);
     access_release(&t->allowed);
+    mask_free_all(t->masks);
     auth_release(&t->auth);
     free(t->alias);
     free(t->redirect_to);

@@ -37,6 +37,17 @@ void target_for_each(bool (*fn)(struct target *, void *), void *arg);
 int target_allow(struct target *t, const char *who, struct error *err);
 /* Would target_allow() take @who? */
 int target_check_allow(const char *who, struct error *err);
+/* Is it an iSCSI name (iqn., eui., naa.)? */
+int target_check_name(const char *name, struct error *err);
+
+/*
+ * The LUNs that @initiator ("*": each that has no mask of its own) sees: "0,2-4", "none", "all";
+ * @luns NULL: its mask goes. Holds at once: who sees another set of LUNs now is told REPORTED LUNS
+ * DATA HAS CHANGED, and loses what it held on those it sees no more by being there. Commands under
+ * way end as they would. target_check_mask(): would it be taken?
+ */
+int target_set_mask(struct target *t, const char *initiator, const char *luns, struct error *err);
+int target_check_mask(const char *initiator, const char *luns, struct error *err);
 
 #define CHAP_NAME_MAX   255
 #define CHAP_SECRET_MAX 255

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "target/lun.h"
+#include "target/nexus.h"
 #include "target/task.h"
 #define LOG_AREA "iscsi"
 #include "util/log.h"
@@ -43,6 +44,18 @@ static bool on_same_lun(const struct tmf *m, const struct task *t)
     return !scsi_lun_decode(t->cmd.lun_field, &number) && number == m->lun;
 }
 
+/* A reset of the target does not reach LUNs that its nexus can't. */
+static bool in_reach(const struct tmf *m, const struct task *t)
+{
+    const struct lun *lun;
+    uint16_t number;
+
+    if (scsi_lun_decode(t->cmd.lun_field, &number))
+        return true;
+    lun = target_find_lun(m->session->target, number);
+    return !lun || nexus_may_reach(&m->session->nexus, lun);
+}
+
 static bool concerns(const struct tmf *m, const struct task *t)
 {
     if (t->serial > m->serial)
@@ -55,7 +68,7 @@ static bool concerns(const struct tmf *m, const struct task *t)
     case SCOPE_LUN:
         return on_same_lun(m, t);
     case SCOPE_TARGET:
-        return true;
+        return in_reach(m, t);
     }
     return false;
 }
@@ -109,7 +122,8 @@ static void reset_luns(struct tmf *m)
     struct lun *lun;
 
     list_for_each_entry (lun, &t->luns, link) {
-        if (m->scope == SCOPE_TARGET || lun->number == m->lun)
+        if ((m->scope == SCOPE_TARGET && nexus_may_reach(&m->session->nexus, lun)) ||
+            (m->scope == SCOPE_LUN && lun->number == m->lun))
             scsi_lun_reset(t, lun->number, &m->session->nexus);
     }
 }
@@ -220,7 +234,7 @@ static void on_lun(struct conn *c, const struct pdu *p, enum tmf_scope scope)
 {
     uint16_t number;
 
-    if (scsi_lun_decode(p->lun, &number) || !target_find_lun(c->session->target, number))
+    if (scsi_lun_decode(p->lun, &number) || !nexus_find_lun(&c->session->nexus, number))
         answer(c, p->itt, PDU_TMF_NO_LUN);
     else
         begin(c, p, scope, number, 0);

@@ -26,6 +26,7 @@ UNIT_TESTS += \
 	tests/unit/test-job \
 	tests/unit/test-json-stream \
 	tests/unit/test-layers \
+	tests/unit/test-mask \
 	tests/unit/test-merged \
 	tests/unit/test-negotiate \
 	tests/unit/test-pdu \
@@ -115,6 +116,9 @@ tests_unit_test_json_stream_LDADD = $(CTEST_LIBS) libadmin.a libtarget.a libdisc
 
 tests_unit_test_layers_SOURCES = tests/unit/test-layers.c
 tests_unit_test_layers_LDADD = $(CTEST_LIBS) libadmin.a libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS) $(JANSSON_LIBS)
+
+tests_unit_test_mask_SOURCES = tests/unit/test-mask.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/scsi-fake.c tests/unit/scsi-fake.h
+tests_unit_test_mask_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
 
 tests_unit_test_merged_SOURCES = tests/unit/test-merged.c tests/unit/qcow2-image.c tests/unit/qcow2-image.h
 tests_unit_test_merged_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
