@@ -29,6 +29,8 @@ struct blk_node *block_edge_unlink(struct blk_edge *edge);
 void request_init(void);
 void request_fini(void);
 void head_init(void);
+/* A watched request (req->begun_ns) of @head has ended. */
+void head_tell_ended(struct blk_head *head, struct blk_req *req);
 
 /* blk_submit() for a request that belongs to @head. */
 void request_submit(struct blk_node *node, struct blk_req *req, struct blk_head *head);

@@ -101,6 +101,7 @@ struct blk_req {
     struct list_head link;
     struct blk_node *node;
     struct blk_head *head;
+    uint64_t begun_ns;      /* only while somebody watches, else 0 */
     struct iovec small_iov; /* for a submitter whose data is one buffer */
 
     /* the driver's that holds the request */
@@ -320,7 +321,21 @@ struct blk_head {
     void *opaque;
     unsigned walk_gen;     /* the core's */
     struct blk_gate *gate; /* may be NULL; taken away before the head is */
+    bool guest;            /* what comes through it is a guest's, not our own work */
 };
+
+/* Sees the guests' requests to disks that have @below in their chain. In neither call may
+ * anything be submitted or changed in the graph. */
+struct blk_watch {
+    struct list_head link;
+    struct blk_node *below;
+    void (*begun)(struct blk_watch *w, const struct blk_req *req);
+    /* With its result; it began at @begun_ns. */
+    void (*ended)(struct blk_watch *w, const struct blk_req *req, uint64_t begun_ns);
+};
+/* @w->below, begun and ended are set, and stay; the watch holds no reference. */
+void blk_watch_start(struct blk_watch *w);
+void blk_watch_stop(struct blk_watch *w);
 
 /* @name is copied. Takes a reference on @root. */
 void blk_head_init(struct blk_head *head, const char *name, struct blk_node *root, bool writable);

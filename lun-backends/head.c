@@ -13,8 +13,10 @@
 #include "lun-backends/block-int.h"
 #include "util/coroutine.h"
 #include "util/log.h"
+#include "util/loop.h"
 
 static struct list_head all_sets = LIST_HEAD_INIT(all_sets);
+static struct list_head all_watches = LIST_HEAD_INIT(all_watches);
 static unsigned walk_gen;
 
 /* ---- what is above a node ---------------------------------------------------------- */
@@ -189,23 +191,72 @@ void blk_head_set_root(struct blk_head *head, struct blk_node *root)
     blk_node_unref(old);
 }
 
-void blk_head_submit(struct blk_head *head, struct blk_req *req)
+/* ---- watching ---------------------------------------------------------------------- */
+
+void blk_watch_start(struct blk_watch *w)
 {
-    if (!head->gate || head->gate->pass(head->gate, req))
-        blk_head_submit_through(head, req);
+    list_add_tail(&all_watches, &w->link);
 }
+
+void blk_watch_stop(struct blk_watch *w)
+{
+    list_del(&w->link);
+}
+
+static bool head_is_above(const struct blk_head *head, const struct blk_node *node)
+{
+    const struct blk_node *n = head->root.child;
+
+    while (n && n != node)
+        n = n->drv->is_filter ? n->file.child : n->backing.child;
+    return n;
+}
+
+static void tell_begun(struct blk_head *head, struct blk_req *req)
+{
+    struct blk_watch *w;
+
+    req->begun_ns = now_ns();
+    list_for_each_entry (w, &all_watches, link) {
+        if (head_is_above(head, w->below))
+            w->begun(w, req);
+    }
+}
+
+void head_tell_ended(struct blk_head *head, struct blk_req *req)
+{
+    uint64_t begun_ns = req->begun_ns;
+    struct blk_watch *w;
+
+    req->begun_ns = 0;
+    list_for_each_entry (w, &all_watches, link) {
+        if (head_is_above(head, w->below))
+            w->ended(w, req, begun_ns);
+    }
+}
+
+/* ---- requests ---------------------------------------------------------------------- */
 
 void blk_head_submit_through(struct blk_head *head, struct blk_req *req)
 {
+    req->begun_ns = 0;
     if (head->drain_count) {
         list_add_tail(&head->queued, &req->link);
         return;
     }
     head->in_flight++;
+    if (head->guest && !list_empty(&all_watches))
+        tell_begun(head, req);
     if (!head->writable && verb_changes_data(req->verb))
         request_reject(head->root.child, req, head, -EROFS);
     else
         request_submit(head->root.child, req, head);
+}
+
+void blk_head_submit(struct blk_head *head, struct blk_req *req)
+{
+    if (!head->gate || head->gate->pass(head->gate, req))
+        blk_head_submit_through(head, req);
 }
 
 void co_blk_head_enter(struct blk_head *head)

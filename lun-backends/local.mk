@@ -54,6 +54,8 @@ liblun_a_SOURCES = \
 	lun-backends/merged-int.h \
 	lun-backends/merged.c \
 	lun-backends/merged.h \
+	lun-backends/pace.c \
+	lun-backends/pace.h \
 	lun-backends/qcow2-bitmaps.c \
 	lun-backends/qcow2-cache.c \
 	lun-backends/qcow2-check-fix.c \
@@ -99,6 +101,9 @@ liblun_a_SOURCES = \
 	lun-backends/status-walk.c \
 	lun-backends/store.c \
 	lun-backends/store.h \
+	lun-backends/stream-copy.c \
+	lun-backends/stream-hot.c \
+	lun-backends/stream-int.h \
 	lun-backends/stream-plan.c \
 	lun-backends/stream-plan.h \
 	lun-backends/stream.c \

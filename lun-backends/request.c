@@ -57,6 +57,8 @@ static void finish(struct blk_req *req)
     core.done_depth++;
     if (head) {
         req->head = NULL;
+        if (req->begun_ns)
+            head_tell_ended(head, req);
         blk_head_exit(head);
     }
     req->done(req);

@@ -12,7 +12,9 @@
 
 /* The biggest allocation unit there is (a qcow2 cluster of 2 MiB). */
 #define STORE_MAX_BYTES (2u << 20)
-#define STORE_MAX_BUFS  (STORE_MAX_BYTES / BUFPOOL_MAX_BYTES)
+/* The most that one buffer holds. */
+#define STORE_BUF_BYTES (4u << 20)
+#define STORE_MAX_BUFS  (STORE_BUF_BYTES / BUFPOOL_MAX_BYTES)
 
 /* In a coroutine: one request through @head; waits in its queue while it is drained.
  * @result_flags may be NULL. */
@@ -22,7 +24,7 @@ int co_head_flush(struct blk_head *head);
 /* The root node's own say, one extent that starts at @offset. */
 int co_head_status(struct blk_head *head, uint64_t offset, uint64_t bytes, struct blk_extent *ext);
 
-/* Up to STORE_MAX_BYTES in pool buffers. */
+/* Up to STORE_BUF_BYTES in pool buffers. */
 struct store_buf {
     unsigned niov;
     size_t bytes;

@@ -17,75 +17,29 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lun-backends/store.h"
-#include "lun-backends/stream-plan.h"
-#include "util/coroutine.h"
+#include "lun-backends/stream-int.h"
 #include "util/log.h"
 #include "util/loop.h"
 #include "util/size.h"
 
-#define MAX_COPIES     16
-#define POOL_BYTES     (16u << 20)
-#define COPY_BYTES     (1u << 20)
-#define ZERO_BYTES     (64u << 20) /* a range lock's length, so that guests don't wait long */
-#define VAST_BYTES     (UINT64_C(1) << 30) /* zeros not worth their metadata */
-#define MAX_EXTENTS    256
-#define MS             UINT64_C(1000000)
-#define RETRY_NS       (200 * MS)
-#define FLUSH_EVERY_NS (500 * MS) /* bounds what a crash makes us copy again */
-#define FLUSH_BYTES    (128u << 20)
-#define STEPS_A_TURN   32
-
-struct stream;
-
-struct copy {
-    struct list_head link; /* ascending offsets */
-    struct stream *s;
-    enum plan_kind kind;
-    uint64_t offset, bytes;
-    struct store_buf buf; /* PLAN_COPY */
-};
-
-struct failure {
-    uint64_t offset;
-    int error; /* positive */
-    bool is_write;
-};
-
-struct stream {
-    struct job job;
-    struct blk_head dst, src, below; /* below: what data is compared with, if how.below */
-    struct store_how how;
-    unsigned layers; /* of the source; 0: all */
-    int (*co_next)(struct job *job, struct stream_stage *next, struct error *err);
-    uint64_t total_bytes, done_before; /* all stages; those that are over */
-    struct bufpool *pool;
-    struct plan plan;
-    uint64_t pos;
-    uint64_t counted; /* everything below went into the statistics */
-    unsigned nr_copies, steps;
-    struct list_head copies;
-    struct co_queue copy_ended;
-    struct failure failures[MAX_COPIES + 2]; /* copies, status, background flush */
-    unsigned nr_failures;
-    int ignored_error;
-    bool source_down, source_up_news, flushing;
-    uint64_t flushed_ns, unflushed_bytes;
-    struct stream_stats stats;
-    struct blk_extent ext[MAX_EXTENTS];
-};
+#define POOL_BYTES   (48u << 20)
+#define ZERO_BYTES   (64u << 20)         /* a range lock's length, so that guests don't wait long */
+#define VAST_BYTES   (UINT64_C(1) << 30) /* zeros not worth their metadata */
+#define MS           UINT64_C(1000000)
+#define RETRY_NS     (200 * MS)
+#define STEPS_A_TURN 32
 
 static struct stream *to_stream(struct job *job)
 {
     return container_of(job, struct stream, job);
 }
 
-static bool interrupted(const struct stream *s)
+bool stream_interrupted(const struct stream *s)
 {
     return s->nr_failures || job_wants_attention(&s->job);
 }
 
-static void note_failure(struct stream *s, uint64_t offset, int ret, bool is_write)
+void stream_note_failure(struct stream *s, uint64_t offset, int ret, bool is_write)
 {
     s->failures[s->nr_failures++] = (struct failure){offset, -ret, is_write};
 }
@@ -96,7 +50,7 @@ static bool is_transient(int error)
     return error == EHOSTDOWN || error == EAGAIN;
 }
 
-static void update_progress(struct stream *s)
+void stream_update_progress(struct stream *s)
 {
     uint64_t done = s->pos;
 
@@ -107,147 +61,7 @@ static void update_progress(struct stream *s)
     s->job.offset = MAX_OF(s->job.offset, s->done_before + done);
 }
 
-/* ---- copies ------------------------------------------------------------------------ */
-
-/* What lies past the end of a shorter source reads zeros. */
-static int co_read_source(struct stream *s, const struct copy *c)
-{
-    const struct blk_node *src = blk_head_node(&s->src);
-    struct iovec part[STORE_MAX_BUFS];
-    uint64_t bytes = 0;
-    int n, ret;
-
-    if (c->offset < src->size_bytes) {
-        bytes = round_up_pow2(c->bytes, src->limits.align_bytes);
-        bytes = MIN_OF(bytes, src->size_bytes - c->offset);
-    }
-    iov_zero(c->buf.iov, (int)c->buf.niov, bytes, c->buf.bytes - bytes);
-    if (bytes == 0)
-        return 0;
-    n = iov_slice(c->buf.iov, (int)c->buf.niov, 0, bytes, part, STORE_MAX_BUFS);
-    ret = co_head_rw(&s->src, BLK_READ, c->offset, bytes, part, n, BLK_BULK, NULL);
-    if (ret == 0 && s->source_down) {
-        s->source_down = false;
-        log_notice("%s: the source is back", s->job.id);
-    }
-    return ret;
-}
-
-static void co_copy(void *arg)
-{
-    struct copy *c = arg;
-    struct stream *s = c->s;
-    bool is_write = true;
-    int ret;
-
-    if (c->kind == PLAN_ZERO) {
-        ret = co_head_rw(&s->dst, BLK_WRITE_ZEROES, c->offset, c->bytes, NULL, 0,
-                         BLK_IF_UNALLOCATED, NULL);
-        if (ret == 0)
-            s->stats.zeroed_bytes += c->bytes;
-    } else {
-        ret = co_read_source(s, c);
-        is_write = ret == 0;
-        if (ret == 0)
-            ret = co_store_data(&s->dst, c->offset, &c->buf, 0, c->bytes, &s->how);
-        store_buf_put(&c->buf, s->pool);
-    }
-    s->unflushed_bytes += c->bytes;
-    if (ret)
-        note_failure(s, c->offset, ret, is_write);
-    list_del(&c->link);
-    s->nr_copies--;
-    free(c);
-    update_progress(s);
-    co_queue_wake(&s->copy_ended);
-}
-
-static void co_flush_behind(void *arg)
-{
-    struct stream *s = arg;
-    int ret = co_head_flush(&s->dst);
-
-    if (ret)
-        note_failure(s, s->pos, ret, true);
-    s->flushing = false;
-    co_queue_wake(&s->copy_ended);
-}
-
-static void flush_if_due(struct stream *s)
-{
-    bool due = s->unflushed_bytes >= FLUSH_BYTES ||
-               (s->unflushed_bytes && now_ns() - s->flushed_ns >= FLUSH_EVERY_NS);
-
-    if (!due || s->flushing)
-        return;
-    s->flushing = true;
-    s->flushed_ns = now_ns();
-    s->unflushed_bytes = 0;
-    co_spawn(co_flush_behind, s);
-}
-
-static void co_wait_idle(struct stream *s)
-{
-    while (s->nr_copies || s->flushing)
-        co_queue_wait(&s->copy_ended);
-}
-
-/* A copy ready to go, with its buffer; waits for memory and a free slot. NULL: interrupted. */
-static struct copy *co_get_copy(struct stream *s, uint64_t bytes, enum plan_kind kind)
-{
-    struct copy *c = NULL;
-
-    while (!interrupted(s)) {
-        if (s->nr_copies < MAX_COPIES && (c = calloc(1, sizeof(*c)))) {
-            /* Whole pages: a source with big blocks is read up to the end of its last one. */
-            if (kind != PLAN_COPY || store_buf_get(&c->buf, s->pool, round_up_pow2(bytes, 4096)))
-                return c;
-            free(c);
-        }
-        if (s->nr_copies)
-            co_queue_wait(&s->copy_ended);
-        else
-            co_job_sleep(&s->job, RETRY_NS);
-    }
-    return NULL;
-}
-
-/* Starts one copy at s->pos; false: interrupted, nothing was started. */
-static bool co_start_copy(struct stream *s, const struct plan_run *run)
-{
-    uint64_t bytes = run->end - run->start;
-    struct copy *c;
-
-    if (run->kind == PLAN_COPY && !co_job_throttle(&s->job, bytes))
-        return false;
-    c = co_get_copy(s, bytes, run->kind);
-    if (!c)
-        return false;
-    c->s = s;
-    c->kind = run->kind;
-    c->offset = run->start;
-    c->bytes = bytes;
-    list_add_tail(&s->copies, &c->link);
-    s->nr_copies++;
-    s->pos = run->end;
-    s->counted = MAX_OF(s->counted, s->pos);
-    co_spawn(co_copy, c);
-    flush_if_due(s);
-    co_pause();
-    return true;
-}
-
 /* ---- the planner ------------------------------------------------------------------- */
-
-/* Small enough that a slow job goes smoothly, never less than a unit. */
-static uint64_t copy_bytes(const struct stream *s)
-{
-    uint64_t unit = s->plan.unit_bytes;
-    uint64_t most = MAX_OF(unit, COPY_BYTES);
-    uint64_t tenth = round_down_pow2(s->job.speed / 10, unit);
-
-    return s->job.speed ? MAX_OF(unit, MIN_OF(most, tenth)) : most;
-}
 
 static void skip_to(struct stream *s, uint64_t end)
 {
@@ -256,7 +70,7 @@ static void skip_to(struct stream *s, uint64_t end)
         s->stats.skipped_bytes += end - s->counted;
         s->counted = end;
     }
-    update_progress(s);
+    stream_update_progress(s);
 }
 
 /* Acts on a run that starts at s->pos, and advances it; false: interrupted on the way. */
@@ -270,29 +84,27 @@ static bool co_act(struct stream *s, struct plan_run run)
         return true;
     }
     while (run.start < end) {
-        uint64_t most = run.kind == PLAN_COPY ? copy_bytes(s) : ZERO_BYTES;
+        uint64_t most = run.kind == PLAN_COPY ? stream_copy_bytes(s) : ZERO_BYTES;
 
         run.end = end;
         run.end = run.start + plan_part_bytes(&run, most, MAX_OF(align, s->plan.unit_bytes));
-        if (!co_start_copy(s, &run))
+        if (!co_stream_serve_hot(s) || !co_stream_start_copy(s, &run, false))
             return false;
         run.start = run.end;
     }
     return true;
 }
 
-static int one_extent(struct stream *s, uint64_t offset, uint64_t end, enum blk_state state)
+static int one_extent(struct blk_extent *ext, uint64_t offset, uint64_t end, enum blk_state state)
 {
-    s->ext[0] = (struct blk_extent){offset, end - offset, state, 0};
+    *ext = (struct blk_extent){offset, end - offset, state, 0};
     return 1;
 }
 
-/*
- * What is below says of [offset, end), in s->ext. A source that can't tell (but is there) is read:
- * then the reads find out. Past the end of the layers to be copied the disk reads zeros, whatever
- * the layers that stay have there.
- */
-static int co_ask_source(struct stream *s, uint64_t offset, uint64_t end)
+/* Past the end of the layers to be copied the disk reads zeros, whatever the layers that stay have
+ * there. */
+int co_stream_ask_source(struct stream *s, uint64_t offset, uint64_t end, struct blk_extent *ext,
+                         unsigned max)
 {
     struct blk_node *node;
     uint64_t size;
@@ -302,15 +114,15 @@ static int co_ask_source(struct stream *s, uint64_t offset, uint64_t end)
     node = blk_head_node(&s->src);
     size = node->size_bytes;
     if (offset >= size)
-        n = one_extent(s, offset, end, s->layers ? BLK_ST_ZERO : BLK_ST_UNALLOCATED);
+        n = one_extent(ext, offset, end, s->layers ? BLK_ST_ZERO : BLK_ST_UNALLOCATED);
     else
-        n = co_blk_job_status_walk(node, offset, MIN_OF(end, size) - offset, s->layers, s->ext,
-                                   MAX_EXTENTS);
+        n = co_blk_job_status_walk(node, offset, MIN_OF(end, size) - offset, s->layers, ext, max);
     blk_head_exit(&s->src);
     if (n > 0 || is_transient(-n))
         return n;
     log_debug("%s: no status at %" PRIu64 ": %s", s->job.id, offset, strerror(-n));
-    return one_extent(s, offset, MIN_OF(MIN_OF(end, size), offset + copy_bytes(s)), BLK_ST_DATA);
+    return one_extent(ext, offset, MIN_OF(MIN_OF(end, size), offset + stream_copy_bytes(s)),
+                      BLK_ST_DATA);
 }
 
 static const enum plan_kind kind_of_state[] = {
@@ -334,7 +146,7 @@ static bool co_plan_extent(struct stream *s, uint64_t start, uint64_t end, enum 
 
     if (plan_feed(&s->plan, start, end, kind, &run) && !co_act(s, run))
         return false;
-    while (plan_take(&s->plan, copy_bytes(s), align, vast_bytes(s), &run)) {
+    while (plan_take(&s->plan, stream_copy_bytes(s), align, vast_bytes(s), &run)) {
         if (!co_act(s, run))
             return false;
     }
@@ -351,11 +163,11 @@ static void co_copy_range(struct stream *s, uint64_t end)
     while (at < end) {
         int n;
 
-        if (interrupted(s))
+        if (stream_interrupted(s))
             return;
-        n = co_ask_source(s, at, end);
+        n = co_stream_ask_source(s, at, end, s->ext, STREAM_MAX_EXTENTS);
         if (n < 0) {
-            note_failure(s, s->pos, n, false);
+            stream_note_failure(s, s->pos, n, false);
             return;
         }
         for (int i = 0; i < n && at < end; i++) {
@@ -378,7 +190,7 @@ static void co_step(struct stream *s)
 
     ret = co_head_status(&s->dst, s->pos, size - s->pos, &ext);
     if (ret)
-        note_failure(s, s->pos, ret, false);
+        stream_note_failure(s, s->pos, ret, false);
     else if (ext.state == BLK_ST_UNALLOCATED)
         co_copy_range(s, s->pos + ext.length_bytes);
     else
@@ -445,9 +257,9 @@ static int co_attend(struct stream *s)
 {
     int ret;
 
-    if (!interrupted(s))
+    if (!stream_interrupted(s))
         return 0;
-    co_wait_idle(s);
+    co_stream_wait_idle(s);
     ret = s->nr_failures ? co_handle_failures(s) : 0;
     if (ret)
         return ret;
@@ -462,7 +274,7 @@ static bool co_seal(struct stream *s)
     int ret = co_head_flush(&s->dst);
 
     if (ret)
-        note_failure(s, s->pos, ret, true);
+        stream_note_failure(s, s->pos, ret, true);
     return ret == 0;
 }
 
@@ -502,6 +314,7 @@ static void enter_stage(struct stream *s, const struct stream_stage *stage)
     };
     s->layers = stage->layers;
     s->pos = s->counted = 0;
+    s->hot.nr = 0;
     plan_init(&s->plan, MAX_OF(store_unit_bytes(overlay), backing->limits.align_bytes));
 }
 
@@ -535,13 +348,13 @@ static int co_stream_run(struct job *job)
         if (s->pos < size) {
             co_step(s);
         } else {
-            co_wait_idle(s);
-            complete = !interrupted(s) && co_seal(s) && !co_next_stage(s, &ret);
+            co_stream_wait_idle(s);
+            complete = !stream_interrupted(s) && co_seal(s) && !co_next_stage(s, &ret);
         }
         if (!complete)
             ret = co_attend(s);
     }
-    co_wait_idle(s);
+    co_stream_wait_idle(s);
     if (ret == 0 && s->ignored_error)
         return error_set(&job->err, s->ignored_error,
                          "stream into '%s' passed over errors (%s): the backing stays", job->device,
@@ -553,6 +366,7 @@ static void co_stream_cleanup(struct job *job)
 {
     struct stream *s = to_stream(job);
 
+    blk_watch_stop(&s->watch);
     co_leave_stage(s);
     bufpool_free(s->pool);
     log_info("%s: %" PRIu64 " bytes copied, %" PRIu64 " zeroed, %" PRIu64 " skipped", job->id,
@@ -565,6 +379,28 @@ static const struct job_driver stream_driver = {
     .co_run = co_stream_run,
     .co_cleanup = co_stream_cleanup,
 };
+
+/* ---- what guests do ---------------------------------------------------------------- */
+
+static void on_guest_begun(struct blk_watch *w, const struct blk_req *req)
+{
+    if (req->verb != BLK_STATUS)
+        pace_guest_begin(&container_of(w, struct stream, watch)->pace, req->begun_ns);
+}
+
+static void on_guest_ended(struct blk_watch *w, const struct blk_req *req, uint64_t begun_ns)
+{
+    struct stream *s = container_of(w, struct stream, watch);
+    bool missed = req->verb == BLK_READ && req->result_flags & BLK_R_FROM_BACKING;
+
+    if (req->verb == BLK_STATUS)
+        return;
+    pace_guest_end(&s->pace, missed, begun_ns, now_ns());
+    if (missed && !req->result && w->below == blk_head_node(&s->dst))
+        stream_hot_note(s, req->offset_bytes, req->length_bytes);
+}
+
+/* ---- making one -------------------------------------------------------------------- */
 
 static int check_overlay(const struct blk_node *overlay, const char *device, struct error *err)
 {
@@ -604,12 +440,41 @@ struct job *stream_job_new(const char *id, const char *device, const struct stre
     s->total_bytes = opts->total_bytes;
     job->len = MAX_OF(opts->total_bytes, opts->first.overlay->size_bytes);
     list_init(&s->copies);
+    list_init(&s->hot_copies);
     co_queue_init(&s->copy_ended);
+    co_queue_init(&s->disk_room);
+    pace_init(&s->pace, now_ns());
+    s->watch = (struct blk_watch){
+        .below = opts->guests ? opts->guests : opts->first.overlay,
+        .begun = on_guest_begun,
+        .ended = on_guest_ended,
+    };
+    blk_watch_start(&s->watch);
     enter_stage(s, &opts->first);
     return job;
 }
 
 void stream_get_stats(const struct job *job, struct stream_stats *st)
 {
-    *st = container_of(job, const struct stream, job)->stats;
+    const struct stream *s = container_of(job, const struct stream, job);
+    uint64_t now = now_ns();
+
+    *st = s->stats;
+    st->window_bytes = s->pace.wire.window_bytes;
+    st->disk_window_bytes = s->pace.disk.window_bytes;
+    st->piece_bytes = stream_copy_bytes(s);
+    st->guest_on_wire = pace_guest_on(&s->pace.wire, now);
+    st->guest_on_disk = pace_guest_on(&s->pace.disk, now);
+    st->yields = s->pace.nr_yields;
+    st->brakes = s->pace.nr_brakes;
+}
+
+void stream_configure(struct job *job, const struct stream_config *config)
+{
+    struct stream *s = to_stream(job);
+
+    s->config = *config;
+    s->pace.config = config->pace;
+    co_queue_wake(&s->copy_ended);
+    co_queue_wake_all(&s->disk_room);
 }

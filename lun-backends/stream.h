@@ -11,11 +11,24 @@
 
 #include "lun-backends/block.h"
 #include "lun-backends/job.h"
+#include "lun-backends/pace.h"
+
+struct stream_config {
+    struct pace_config pace;
+    uint64_t start_delay_ns; /* from the job's start */
+    bool off;                /* nothing is copied; the job waits */
+};
 
 struct stream_stats {
     uint64_t copied_bytes;  /* data read from below and written */
     uint64_t zeroed_bytes;  /* made zero clusters */
     uint64_t skipped_bytes; /* local already, or undecided */
+    uint64_t read_bytes;    /* asked of the source, whatever became of it */
+    uint64_t hot_bytes;     /* of these, out of turn, near what guests asked for */
+    /* as of now */
+    uint64_t window_bytes, disk_window_bytes, piece_bytes;
+    bool guest_on_wire, guest_on_disk;
+    uint64_t yields, brakes; /* windows cut because guests came; for their latency */
 };
 
 /* One thing to copy: into @overlay, a writable format node with a backing edge. */
@@ -29,7 +42,9 @@ struct stream_stage {
 
 struct stream_plan_opts {
     struct stream_stage first;
-    uint64_t total_bytes; /* of the overlays of all stages, for progress; 0: one stage */
+    struct blk_node *guests; /* what is copied gives way to guests with this node in their disk;
+                                NULL: first.overlay */
+    uint64_t total_bytes;    /* of the overlays of all stages, for progress; 0: one stage */
     /* In the job's coroutine, a stage being copied and flushed. 1: @next is to come, 0: all is
      * done, -errno with @err. NULL: there is one stage. */
     int (*co_next)(struct job *job, struct stream_stage *next, struct error *err);
@@ -41,6 +56,8 @@ struct stream_plan_opts {
  */
 struct job *stream_job_new(const char *id, const char *device, const struct stream_plan_opts *opts,
                            struct error *err);
+/* Takes effect at once. Before that: adaptive, no delay. */
+void stream_configure(struct job *job, const struct stream_config *config);
 void stream_get_stats(const struct job *job, struct stream_stats *st);
 
 #endif

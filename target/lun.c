@@ -320,6 +320,7 @@ struct lun *target_add_lun(struct target *t, const struct lun_opts *opts, struct
     lun->park_timer.data = lun;
     snprintf(name, sizeof(name), "LUN %u of %s", opts->number, target_name(t));
     blk_head_init(&lun->head, name, opts->root, opts->writable);
+    lun->head.guest = true;
     lun->head.on_event = head_event;
     lun->head.opaque = lun;
     set_capacity(lun);

@@ -29,6 +29,7 @@ UNIT_TESTS += \
 	tests/unit/test-mask \
 	tests/unit/test-merged \
 	tests/unit/test-negotiate \
+	tests/unit/test-pace \
 	tests/unit/test-pdu \
 	tests/unit/test-pr \
 	tests/unit/test-qcow2-check \
@@ -125,6 +126,9 @@ tests_unit_test_merged_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_negotiate_SOURCES = tests/unit/test-negotiate.c
 tests_unit_test_negotiate_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+tests_unit_test_pace_SOURCES = tests/unit/test-pace.c
+tests_unit_test_pace_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_pdu_SOURCES = tests/unit/test-pdu.c
 tests_unit_test_pdu_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
