@@ -161,9 +161,11 @@ int chain_add_layer(struct chain *c, struct blk_node *node, const char *filename
 
 static void co_close_nodes(struct chain *c)
 {
-    struct blk_node *filter = c->filter, *remote = c->remote;
+    struct blk_node *filter = c->filter, *remote = c->remote, *upper = c->upper;
+    struct chain_image *base = c->base;
 
-    c->filter = NULL;
+    c->filter = c->upper = NULL;
+    c->base = NULL;
     co_blk_node_unref(filter);
     while (c->nr_layers) {
         struct layer *l = &c->layers[--c->nr_layers];
@@ -174,6 +176,8 @@ static void co_close_nodes(struct chain *c)
     free(c->layers);
     c->layers = NULL;
     c->remote = NULL;
+    co_blk_node_unref(upper);
+    co_chain_close(base);
     co_blk_node_unref(remote);
 }
 
@@ -198,7 +202,7 @@ static int co_open_again(struct chain *c, struct error *err)
     return ret ? ret : co_chain_serve(c, err);
 }
 
-static void resume_stream(struct chain *c)
+static void co_resume_stream(struct chain *c)
 {
     struct stream_opts opts = {
         .speed_bytes = c->rec->speed_bytes,
@@ -209,6 +213,8 @@ static void resume_stream(struct chain *c)
     };
     struct error err = ERROR_INIT;
 
+    if (!c->remote && c->rec->stream && c->nr_layers)
+        co_chain_resume_local_stream(c);
     if (c->remote && c->rec->stream && chain_start_stream(c, &opts, &err))
         log_err("chain %s: the stream can't go on: %s", c->rec->name, err.msg);
 }
@@ -254,7 +260,7 @@ void co_chains_reopen(struct daemon *d)
     if (any && co_state_save(d->state, &err)) /* layers may have got new UUIDs */
         log_err("%s", err.msg);
     list_for_each_entry (c, &d->chains, link) {
-        resume_stream(c);
+        co_resume_stream(c);
         if (c->target) /* one that failed is left as it is, its holds too */
             holds_start(c);
     }

@@ -40,6 +40,9 @@ struct chain {
     struct layer *layers;       /* local ones, [0] = lowest */
     struct blk_node *remote;    /* below layers[0]; NULL: none (any more) */
     struct holder *holder;      /* of the source's LUNs, see holds.h; NULL: none */
+    struct chain_image *base;   /* of a pull that keeps one, until the source goes; may be NULL */
+    struct blk_node *upper;     /* the source's layers above that base, between it and layers[0];
+                                   NULL: there is none, or the source can't tell */
     struct blk_node *filter;    /* above the top: copy-on-read, a commit's watch; NULL: none */
     struct job *stream;         /* NULL: none runs */
     struct job *commit;         /* the same; never both */
@@ -143,6 +146,20 @@ int co_chain_open_export(struct chain *c, struct error *err);
 /* Opens overlay and source again after a restart. */
 int co_chain_open_pull(struct chain *c, struct error *err);
 
+/* ---- pull-base.c ------------------------------------------------------------------------ */
+/* Opens the base of the record again and puts it where it belongs below the overlay. */
+int co_pull_open_base(struct chain *c, struct error *err);
+/* The overlay's backing edge and the copy-on-read filter, as the base wants them; drained. */
+int pull_join(struct chain *c, struct error *err);
+/* The same edge again, drained: the base has come. */
+void pull_set_backing(struct chain *c);
+/* The layers of @image, open, become the lowest of the chain, with new LUN numbers; not shown. */
+int chain_insert_below(struct chain *c, const struct chain_image *image, struct error *err);
+
+/* ---- live-stream.c ---------------------------------------------------------------------- */
+/* After a restart: the stream between layers goes on that the record tells of. Coroutine. */
+void co_chain_resume_local_stream(struct chain *c);
+
 /* ---- streams.c -------------------------------------------------------------------------- */
 struct stream_opts {
     const char *job_id; /* NULL: the chain's name */
@@ -151,6 +168,9 @@ struct stream_opts {
     bool paused;
     bool auto_finalize, auto_dismiss;
 };
+/* Options and end of a job just made, which then runs. */
+void chain_begin_stream(struct job *job, const struct stream_opts *opts,
+                        void (*on_done)(struct job *job, void *opaque), void *opaque);
 int chain_start_stream(struct chain *c, const struct stream_opts *opts, struct error *err);
 /* The stream's wish in the record follows what the user does to the job; coroutine, saves. */
 void co_chain_note_job(struct daemon *d, const struct job *job);

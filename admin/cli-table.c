@@ -72,7 +72,7 @@ static const struct cli_arg pull_options[] = {
     ACCESS_OPTIONS,
     OPT("--format", "F", CLI_STRING, "format", "format of the local copy: qcow2 or raw (default: qcow2)"),
     FLAG("--keep-layers", CLI_TRUE, "keep-layers", "copy the layers one by one (not yet)"),
-    OPT("--base", "LAYER", CLI_STRING, "base", "stop at a layer that stays remote (not yet)"),
+    OPT("--base", "LAYER", CLI_STRING, "base", "a layer to keep as backing: UUID, name, file here, or LAYER=FILE"),
     FLAG("--no-stream", CLI_FALSE, "stream", "do not copy in the background"),
     FLAG("--no-copy-on-read", CLI_FALSE, "copy-on-read", "do not keep what is read"),
     OPT("--speed", "BYTES/s", CLI_SIZE, "speed", "limit of the background copy"),
@@ -82,7 +82,7 @@ static const struct cli_arg pull_options[] = {
 };
 
 static const struct cli_arg stream_options[] = {
-    OPT("--base", "LAYER", CLI_STRING, "base", "stop at a layer that stays (not yet)"),
+    OPT("--base", "LAYER", CLI_STRING, "base", "the layer that stays below: file, node or UUID"),
     OPT("--speed", "N", CLI_SIZE, "speed", "bytes per second (default: no limit)"),
     OPT("--on-error", "ACTION", CLI_STRING, "on-error",
         "report (default), ignore, stop or enospc (stop when the disk is full)"),
@@ -158,7 +158,8 @@ const struct cli_cmd cli_commands[] = {
           POS("BYTES/s", CLI_SIZE, "speed", "0: no limit")),
      NULL, cli_run_plain},
     {"stream", "start", "start a stream by hand", "block-stream",
-     ARGS(POS("NAME", CLI_STRING, "device", "the chain")), stream_options, cli_run_plain},
+     ARGS(POS("NAME", CLI_STRING, "device", "the chain, or the node of one of its layers")),
+     stream_options, cli_run_plain},
     {"discover", NULL, "targets of another host, their LUNs and chains", "discover",
      ARGS(POS("HOST[:PORT]", CLI_STRING, "host", "portal to ask")), NULL, cli_run_discover},
     {"chain", "redirect", "send initiators that log in to another address", "chain-redirect",

@@ -9,6 +9,8 @@
 #include "admin/chains.h"
 #include "admin/commands.h"
 #include "admin/json-util.h"
+#include "admin/live.h"
+#include "admin/pull.h"
 #include "lun-backends/file.h"
 #include "lun-backends/merged.h"
 #include "lun-backends/qcow2.h"
@@ -38,23 +40,6 @@ static const struct cmd_arg stream_args[] = {
     {.name = NULL},
 };
 
-static const char *const later_in_stream[] = {"base", "base-node", "bottom", "backing-file"};
-
-static int check_stream(const struct chain *c, const json_t *args, struct error *err)
-{
-    for (size_t i = 0; i < sizeof(later_in_stream) / sizeof(later_in_stream[0]); i++) {
-        if (json_object_get(args, later_in_stream[i]))
-            return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
-                                   "'%s' is not supported by this version yet", later_in_stream[i]);
-    }
-    if (c->nr_layers > 1)
-        return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
-                               "chain '%s': streaming between layers of this host is not supported "
-                               "by this version yet",
-                               c->rec->name);
-    return 0;
-}
-
 static enum job_on_error on_error_from(const char *name)
 {
     for (int i = 0; name && on_error_names[i]; i++) {
@@ -62,6 +47,80 @@ static enum job_on_error on_error_from(const char *name)
             return (enum job_on_error)i;
     }
     return JOB_ERR_REPORT; /* QEMU's default */
+}
+
+/* The layer of @key; -1: not given. -2 with @err. */
+static int layer_arg(const struct chain *c, const json_t *args, const char *key, struct error *err)
+{
+    const char *text = arg_string(args, key);
+    int i = text ? chain_find_layer(c, text, err) : -1;
+
+    return text && i < 0 ? -2 : i;
+}
+
+/* What stays below: base, base-node, or the layer below bottom. -1: nothing does. */
+static int base_from_args(const struct chain *c, const json_t *args, int *base, struct error *err)
+{
+    int by_name = layer_arg(c, args, "base", err), by_node = layer_arg(c, args, "base-node", err);
+    int bottom = layer_arg(c, args, "bottom", err);
+
+    if (by_name == -2 || by_node == -2 || bottom == -2)
+        return -err->errnum;
+    if ((by_name >= 0) + (by_node >= 0) + (bottom >= 0) > 1)
+        return error_set(err, EINVAL, "'base', 'base-node' and 'bottom' are mutually exclusive");
+    *base = by_name >= 0 ? by_name : by_node;
+    if (bottom >= 0)
+        *base = bottom - 1;
+    return 0;
+}
+
+static int co_begin_local_stream(struct chain *c, const json_t *args,
+                                 const struct stream_opts *opts, struct error *err)
+{
+    const char *device = arg_string(args, "device");
+    struct stream_order o = {
+        .top = c->nr_layers - 1,
+        .backing_file = arg_string(args, "backing-file"),
+        .opts = *opts,
+    };
+    int top = 0;
+
+    if (chain_check_idle(c, err) || base_from_args(c, args, &o.base, err))
+        return -err->errnum;
+    if (strcmp(device, c->rec->name))
+        top = chain_find_layer(c, device, err);
+    if (top < 0)
+        return -err->errnum;
+    if (strcmp(device, c->rec->name))
+        o.top = (unsigned)top;
+    if (o.backing_file && o.base < 0)
+        return error_set(err, EINVAL, "'backing-file' specified, but nothing stays below '%s'",
+                         device);
+    return co_chain_stream(c, &o, err);
+}
+
+static int co_begin_pull_stream(struct chain *c, const json_t *args, struct stream_opts *opts,
+                                struct error *err)
+{
+    static const char *const local_only[] = {"base-node", "bottom", "backing-file"};
+    const char *base = arg_string(args, "base");
+    struct error save_err = ERROR_INIT;
+
+    for (size_t i = 0; i < sizeof(local_only) / sizeof(local_only[0]); i++) {
+        if (json_object_get(args, local_only[i]))
+            return error_set(err, EINVAL,
+                             "chain '%s' streams from %s: there, '%s' means nothing. A base is "
+                             "named by its layer at the source or its file here, with 'base'",
+                             c->rec->name, c->rec->source_url, local_only[i]);
+    }
+    if ((base && co_pull_set_base(c, base, err)) || chain_start_stream(c, opts, err))
+        return -err->errnum;
+    c->rec->stream = true;
+    c->rec->stream_paused = false;
+    c->rec->speed_bytes = opts->speed_bytes;
+    if (co_state_save(c->d->state, &save_err)) /* it runs all the same */
+        log_err("%s", save_err.msg);
+    return 0;
 }
 
 static int co_begin_stream(struct chain *c, const json_t *args, struct error *err)
@@ -73,16 +132,9 @@ static int co_begin_stream(struct chain *c, const json_t *args, struct error *er
         .auto_finalize = arg_bool(args, "auto-finalize", true),
         .auto_dismiss = arg_bool(args, "auto-dismiss", true),
     };
-    struct error save_err = ERROR_INIT;
 
-    if (check_stream(c, args, err) || chain_start_stream(c, &opts, err))
-        return -err->errnum;
-    c->rec->stream = true;
-    c->rec->stream_paused = false;
-    c->rec->speed_bytes = opts.speed_bytes;
-    if (co_state_save(c->d->state, &save_err)) /* it runs all the same */
-        log_err("%s", save_err.msg);
-    return 0;
+    return c->remote ? co_begin_pull_stream(c, args, &opts, err)
+                     : co_begin_local_stream(c, args, &opts, err);
 }
 
 static json_t *run_stream(struct daemon *d, const json_t *args, struct error *err)

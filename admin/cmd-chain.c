@@ -20,17 +20,6 @@
 
 #define MAX_ALLOWED 1024
 
-/* What a later version will do is refused by name, never ignored. */
-static int refuse_given(const json_t *args, const char *const *names, struct error *err)
-{
-    for (; *names; names++) {
-        if (json_object_get(args, *names))
-            return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
-                                   "'%s' is not supported by this version yet", *names);
-    }
-    return 0;
-}
-
 static int check_name(const char *name, struct error *err)
 {
     if (chain_name_ok(name))
@@ -199,9 +188,8 @@ static json_t *run_export(struct daemon *d, const json_t *args, struct error *er
     struct chain_record *rec;
     struct chain *c;
 
-    if (check_account_args(args, err) ||
-        (!ram_is_name(arg_string(args, "image")) &&
-         check_absolute("image", arg_string(args, "image"), err)))
+    if (check_account_args(args, err) || (!ram_is_name(arg_string(args, "image")) &&
+                                          check_absolute("image", arg_string(args, "image"), err)))
         return NULL;
     rec = record_from_args("export", args, err);
     if (!rec)
@@ -226,7 +214,6 @@ static json_t *run_export(struct daemon *d, const json_t *args, struct error *er
 
 /* ---- chain-pull ----------------------------------------------------------------------------- */
 
-static const char *const later_in_pull[] = {"base", NULL};
 static const char *const pull_formats[] = {"qcow2", "raw", NULL};
 
 static const struct cmd_arg pull_args[] = {
@@ -250,28 +237,36 @@ static const struct cmd_arg pull_args[] = {
     {.name = NULL},
 };
 
+static const char *format_of(const json_t *args)
+{
+    const char *format = arg_string(args, "format");
+
+    return format ? format : "qcow2";
+}
+
 static int check_pull(const json_t *args, struct error *err)
 {
     const char *secret = arg_string(args, "source-secret-file");
 
-    if (refuse_given(args, later_in_pull, err) || check_account_args(args, err) ||
-        check_absolute("directory", arg_string(args, "into"), err))
+    if (check_account_args(args, err) || check_absolute("directory", arg_string(args, "into"), err))
         return -err->errnum;
     if (arg_bool(args, "keep-layers", false))
         return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
                                "'keep-layers' is not supported by this version yet");
+    if (json_object_get(args, "base") && !strcmp(format_of(args), "raw"))
+        return error_set(err, EINVAL, "a raw image can't name a base: pull with --base as qcow2");
     return secret ? check_absolute("source secret file", secret, err) : 0;
 }
 
 static json_t *run_pull(struct daemon *d, const json_t *args, struct error *err)
 {
-    const char *format = arg_string(args, "format");
     struct pull_opts opts = {
-        .format = format ? format : "qcow2",
+        .format = format_of(args),
         .url = arg_string(args, "url"),
         .into_dir = arg_string(args, "into"),
         .quiesced = arg_bool(args, "quiesced", false),
         .start_stream = arg_bool(args, "stream", true),
+        .base = arg_string(args, "base"),
         .user = arg_string(args, "user"),
         .secret_file = arg_string(args, "secret-file"),
     };

@@ -50,7 +50,7 @@ static void free_committing(struct committing *m)
 /* ---- may it be done? ------------------------------------------------------------------------- */
 
 /* An image, and of no other chain of this daemon. */
-static int check_other_chains(const struct chain *c, const struct layer *l, struct error *err)
+int chain_check_other_chains(const struct chain *c, const struct layer *l, struct error *err)
 {
     struct file_identity mine, theirs;
     struct chain *other;
@@ -70,7 +70,7 @@ static int check_other_chains(const struct chain *c, const struct layer *l, stru
     return 0;
 }
 
-static int check_lun(const struct chain *c, uint16_t number, struct error *err)
+int chain_check_lun(const struct chain *c, uint16_t number, struct error *err)
 {
     struct lun *lun = target_find_lun(c->target, number);
     char who[256];
@@ -78,7 +78,7 @@ static int check_lun(const struct chain *c, uint16_t number, struct error *err)
     if (!lun || !lun_in_use(lun, who, sizeof(who)))
         return 0;
     return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,
-                           "chain '%s': %s, which the commit would take away", c->rec->name, who);
+                           "chain '%s': %s, which would be taken away", c->rec->name, who);
 }
 
 static int check_layers(const struct chain *c, const struct commit_order *o, struct error *err)
@@ -88,11 +88,11 @@ static int check_layers(const struct chain *c, const struct commit_order *o, str
     for (unsigned i = o->base; i <= o->top; i++) {
         const struct layer *l = &c->layers[i];
 
-        if (check_other_chains(c, l, err) || (l->lun && check_lun(c, l->lun, err)))
+        if (chain_check_other_chains(c, l, err) || (l->lun && chain_check_lun(c, l->lun, err)))
             return -err->errnum;
     }
     /* the disk stays, but a sealed one would get the name of another layer */
-    return active && !chain_top(c)->writable ? check_lun(c, 0, err) : 0;
+    return active && !chain_top(c)->writable ? chain_check_lun(c, 0, err) : 0;
 }
 
 static int check_commit(const struct chain *c, const struct commit_order *o, struct error *err)
@@ -300,21 +300,18 @@ static void tell_dropped(const struct chain *c, const struct layer *l)
                          json_text(l->filename), "uuid", uuid, "target", c->rec->target));
 }
 
-/* The chain without the layers above base up to top, in memory; the nodes are closed. */
-static void co_drop_layers(struct committing *m)
+void co_chain_drop_layers(struct chain *c, unsigned first, unsigned n)
 {
-    struct chain *c = m->c;
-    unsigned first = m->base + 1, n = m->top - m->base;
     struct layer *gone = calloc(n, sizeof(*gone));
 
     if (gone)
         memcpy(gone, &c->layers[first], n * sizeof(*gone));
-    for (unsigned i = first; !gone && i <= m->top; i++) { /* no memory: closed behind our back */
+    for (unsigned i = first; !gone && i < first + n; i++) { /* no memory: closed behind our back */
         blk_node_unref(c->layers[i].node);
         free(c->layers[i].filename);
     }
-    memmove(&c->layers[first], &c->layers[m->top + 1],
-            (c->nr_layers - m->top - 1) * sizeof(*c->layers));
+    memmove(&c->layers[first], &c->layers[first + n],
+            (c->nr_layers - first - n) * sizeof(*c->layers));
     c->nr_layers -= n;
     for (unsigned i = n; gone && i-- > 0;) {
         co_blk_node_unref(gone[i].node);
@@ -407,7 +404,7 @@ static int co_end_sealed(struct committing *m, struct error *err)
     layer_set_sealed(c, base, false);
     if (co_save_layers(m, plan, n, false, &save_err)) /* found out again at the next start */
         log_err("chain %s: %s", c->rec->name, save_err.msg);
-    co_drop_layers(m);
+    co_chain_drop_layers(c, m->base + 1, m->top - m->base);
     co_serve_base(m, plan[m->base].lun);
     free(plan);
     return 0;
@@ -471,7 +468,7 @@ static int co_end_active(struct committing *m, struct error *err)
     if (!ret) {
         c->filter = NULL;
         co_blk_node_unref(watch);
-        co_drop_layers(m);
+        co_chain_drop_layers(c, m->base + 1, m->top - m->base);
         co_settle_base(m);
         co_serve_base(m, plan[m->base].lun);
     }

@@ -39,7 +39,22 @@ struct commit_order {
 };
 int co_chain_commit(struct chain *c, const struct commit_order *order, struct error *err);
 
-/* ---- shared by the two ---- */
+/* ---- live-stream.c ---- */
+struct stream_order {
+    unsigned top;             /* layer that is streamed into */
+    int base;                 /* layer that stays, below top - 1; -1: none */
+    const char *backing_file; /* what top is to call base; NULL: its file name */
+    struct stream_opts opts;
+};
+int co_chain_stream(struct chain *c, const struct stream_order *order, struct error *err);
+
+/* ---- shared by them ---- */
+/* An image, and of no other chain of this daemon. */
+int chain_check_other_chains(const struct chain *c, const struct layer *l, struct error *err);
+/* Nobody uses the LUN of that number. */
+int chain_check_lun(const struct chain *c, uint16_t number, struct error *err);
+/* Layers are out of use: off the chain in memory, closed, told of. */
+void co_chain_drop_layers(struct chain *c, unsigned first, unsigned n);
 /* The record as @s says, on disk, and @s as the record was; on failure both as they were. */
 int co_state_save_shape(struct chain *c, struct layer_shape *s, struct error *err);
 /* The layer's file was changed by us, or is known to be as it is: what its UUID names, now and at

@@ -33,10 +33,12 @@ libadmin_a_SOURCES = \
 	admin/json-util.h \
 	admin/layers.c \
 	admin/live-commit.c \
+	admin/live-stream.c \
 	admin/live.c \
 	admin/live.h \
 	admin/paths.c \
 	admin/paths.h \
+	admin/pull-base.c \
 	admin/pull.c \
 	admin/pull.h \
 	admin/qmp-client.h \

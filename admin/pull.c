@@ -65,8 +65,7 @@ static int check_source(const struct found_lun *lun, const struct pull_opts *opt
     return 0;
 }
 
-/* A stock login: which LUN is meant, and may it be pulled. */
-static int co_find_source(struct chain *c, struct remote_opts *ro, const struct pull_opts *opts,
+static int co_read_source(const struct remote_opts *ro, struct found_chain *found,
                           struct error *err)
 {
     struct iscsi_conn_opts co = {
@@ -77,24 +76,34 @@ static int co_find_source(struct chain *c, struct remote_opts *ro, const struct 
         .user = *ro->url.user ? ro->url.user : NULL,
         .secret = *ro->url.user ? ro->secret : NULL,
     };
-    struct found_chain found = {0};
     struct iscsi_conn *conn;
-    int i;
+    int ret;
 
     if (co_iscsi_connect(&co, &conn, err))
         return -err->errnum;
-    i = co_chain_read(conn, &found, err);
+    ret = co_chain_read(conn, found, err);
     co_iscsi_close(conn);
+    return ret;
+}
+
+/* A stock login: which LUN is meant, may it be pulled, and what is the base. */
+static int co_find_source(struct chain *c, struct remote_opts *ro, const struct pull_opts *opts,
+                          const char *dir, struct error *err)
+{
+    struct found_chain found = {0};
+    int i = co_read_source(ro, &found, err);
+
     if (i)
         return i;
     i = found_chain_pick(&found, ro->url.lun, err);
-    if (i >= 0 && !check_source(&found.luns[i], opts, c->rec, err)) {
-        ro->url.lun = found.luns[i].number;
-        if (holds_plan(c->rec, &found, (unsigned)i, &ro->url, err))
-            i = -err->errnum;
-    } else {
+    if (i >= 0 && check_source(&found.luns[i], opts, c->rec, err))
         i = -err->errnum;
-    }
+    if (i >= 0)
+        ro->url.lun = found.luns[i].number;
+    if (i >= 0 &&
+        (holds_plan(c->rec, &found, (unsigned)i, &ro->url, err) ||
+         (opts->base && co_pull_choose_base(c, &found, (unsigned)i, opts->base, dir, err))))
+        i = -err->errnum;
     found_chain_free(&found);
     return i < 0 ? i : 0;
 }
@@ -116,7 +125,8 @@ static void expect_source(const struct chain_record *rec, struct remote_identity
     id->size_bytes = rec->source_bytes;
 }
 
-static int co_connect_source(struct chain *c, const struct pull_opts *opts, struct error *err)
+static int co_connect_source(struct chain *c, const struct pull_opts *opts, const char *dir,
+                             struct error *err)
 {
     struct chain_record *rec = c->rec;
     struct remote_opts *ro = calloc(1, sizeof(*ro));
@@ -131,7 +141,7 @@ static int co_connect_source(struct chain *c, const struct pull_opts *opts, stru
     if (!ret && rec->source_secret_file)
         ret = co_secret_read(rec->source_secret_file, ro->secret, sizeof(ro->secret), err);
     if (!ret)
-        ret = co_find_source(c, ro, opts, err);
+        ret = co_find_source(c, ro, opts, dir, err);
     if (!ret)
         ret = co_remote_open(ro, &c->remote, err);
     if (!ret) {
@@ -150,29 +160,48 @@ static int co_connect_source(struct chain *c, const struct pull_opts *opts, stru
     return ret;
 }
 
-/* After a restart the source may be away: the chain is served all the same. */
-static int co_reconnect_source(struct chain *c, struct error *err)
+/* To be freed by free_remote_opts(); NULL with @err. */
+static struct remote_opts *co_opts_from_record(const struct chain *c, struct error *err)
 {
-    struct chain_record *rec = c->rec;
+    const struct chain_record *rec = c->rec;
     struct remote_opts *ro = calloc(1, sizeof(*ro));
     struct error secret_err = ERROR_INIT;
-    int ret;
 
-    if (!ro)
-        return error_set(err, ENOMEM, "out of memory");
+    if (!ro) {
+        error_set(err, ENOMEM, "out of memory");
+        return NULL;
+    }
     ro->may_be_down = true;
     snprintf(ro->initiator, sizeof(ro->initiator), "%s", c->d->state->initiator);
     expect_source(rec, &ro->expect);
-    ret = iscsi_url_parse(rec->source_url, &ro->url, err);
+    if (iscsi_url_parse(rec->source_url, &ro->url, err)) {
+        free(ro);
+        return NULL;
+    }
     if (rec->source_user)
         snprintf(ro->url.user, sizeof(ro->url.user), "%s", rec->source_user);
     if (rec->source_secret_file &&
         co_secret_read(rec->source_secret_file, ro->secret, sizeof(ro->secret), &secret_err))
         log_err("chain %s: %s; the source will refuse the login", rec->name, secret_err.msg);
-    if (!ret)
-        ret = co_remote_open(ro, &c->remote, err);
+    return ro;
+}
+
+static void free_remote_opts(struct remote_opts *ro)
+{
     explicit_bzero(ro->secret, sizeof(ro->secret));
     free(ro);
+}
+
+/* After a restart the source may be away: the chain is served all the same. */
+static int co_reconnect_source(struct chain *c, struct error *err)
+{
+    struct remote_opts *ro = co_opts_from_record(c, err);
+    int ret;
+
+    if (!ro)
+        return -err->errnum;
+    ret = co_remote_open(ro, &c->remote, err);
+    free_remote_opts(ro);
     return ret;
 }
 
@@ -306,8 +335,8 @@ static int co_open_overlay(struct chain *c, struct error *err)
 {
     struct blk_node *node;
     struct uuid uuid;
-    int ret = is_raw(c->rec) ? co_cowmap_open(c->rec->path, &node, err)
-                             : co_open_qcow2(c, &node, err);
+    int ret =
+        is_raw(c->rec) ? co_cowmap_open(c->rec->path, &node, err) : co_open_qcow2(c, &node, err);
 
     if (ret)
         return ret;
@@ -329,27 +358,15 @@ static const char *overlay_backing(const struct chain *c)
     return info.backing;
 }
 
-/* source <- overlay <- copy-on-read */
-static int join(struct chain *c, struct error *err)
-{
-    struct blk_node *overlay = chain_top(c)->node;
-
-    blk_set_backing(overlay, c->remote);
-    c->filter = copy_on_read_new(overlay);
-    if (!c->filter)
-        return error_set(err, ENOMEM, "out of memory");
-    copy_on_read_enable(c->filter, c->rec->copy_on_read);
-    return 0;
-}
-
 /* ---- after a restart ---------------------------------------------------------------------- */
 
-static int forget_source(struct chain_record *rec)
+/* The overlay came to stand alone, or on its base, just before the end. */
+static int co_open_complete(struct chain *c, struct error *err)
 {
-    holds_give_up(rec);
-    rec->stream = rec->stream_paused = false;
-    return record_set(&rec->source_url, NULL) | record_set(&rec->source_user, NULL) |
-           record_set(&rec->source_secret_file, NULL);
+    c->rec->generation++;
+    holds_give_up(c->rec);
+    record_forget_source(c->rec);
+    return co_chain_open_export(c, err);
 }
 
 int co_chain_open_pull(struct chain *c, struct error *err)
@@ -364,16 +381,18 @@ int co_chain_open_pull(struct chain *c, struct error *err)
     if (ret)
         return ret;
     backing = overlay_backing(c);
-    if (!backing) { /* it was dropped just before the end */
-        rec->generation++;
-        return forget_source(rec) ? error_set(err, ENOMEM, "out of memory") : 0;
+    if (!backing || (rec->base_path && !strcmp(backing, rec->base_path))) {
+        co_chain_close_down(c);
+        return co_open_complete(c, err);
     }
     if (strcmp(backing, rec->source_url))
         return error_set(err, EINVAL,
                          "%s has the backing file '%s' now, the chain was pulled from '%s'",
                          rec->path, backing, rec->source_url);
     ret = co_reconnect_source(c, err);
-    return ret ? ret : join(c, err);
+    if (!ret)
+        ret = co_pull_open_base(c, err);
+    return ret ? ret : pull_join(c, err);
 }
 
 /* ---- the command ---------------------------------------------------------------------------- */
@@ -417,17 +436,93 @@ static int co_build(struct chain *c, const struct pull_opts *opts, bool *created
     char dir[PATH_MAX];
     int ret;
 
-    if (co_overlay_path(c->rec, opts, dir, err) || co_connect_source(c, opts, err) ||
-        co_write_overlay(c, err))
+    if (co_overlay_path(c->rec, opts, dir, err) || co_connect_source(c, opts, dir, err) ||
+        co_pull_open_base(c, err) || co_pull_check_base(c, err) || co_write_overlay(c, err))
         return -err->errnum;
     *created = true;
     ret = co_work(fsync_dir, dir);
     if (ret)
         return error_set(err, -ret, "directory %s: %s", dir, strerror(-ret));
-    if (co_open_overlay(c, err) || join(c, err))
+    if (co_open_overlay(c, err) || pull_join(c, err))
         return -err->errnum;
     return co_save_and_serve(c, opts, err);
 }
+
+/* ---- a base, later ----------------------------------------------------------------------- */
+
+static int co_choose_again(struct chain *c, const char *text, struct error *err)
+{
+    struct remote_opts *ro = co_opts_from_record(c, err);
+    struct found_chain found = {0};
+    char dir[PATH_MAX];
+    int i;
+
+    if (!ro)
+        return -err->errnum;
+    snprintf(dir, sizeof(dir), "%.*s", (int)(strrchr(c->rec->path, '/') - c->rec->path),
+             c->rec->path);
+    i = co_read_source(ro, &found, err);
+    if (!i) {
+        i = found_chain_pick(&found, ro->url.lun, err);
+        if (i >= 0)
+            i = co_pull_choose_base(c, &found, (unsigned)i, text, dir, err);
+        found_chain_free(&found);
+    }
+    free_remote_opts(ro);
+    return i;
+}
+
+static int co_join_base(struct chain *c, struct error *err)
+{
+    struct blk_node *overlay = chain_top(c)->node;
+    int ret = co_pull_open_base(c, err);
+
+    if (!ret)
+        ret = co_pull_check_base(c, err);
+    if (ret)
+        return ret;
+    co_blk_drain_begin(overlay);
+    pull_set_backing(c);
+    blk_drain_end(overlay);
+    return 0;
+}
+
+int co_pull_set_base(struct chain *c, const char *text, struct error *err)
+{
+    struct chain_record *rec = c->rec;
+    struct blk_node *upper;
+    struct chain_image *base;
+    int ret;
+
+    if (chain_job(c))
+        return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY, "chain '%s' is being streamed",
+                               rec->name);
+    if (rec->base_path && !strcmp(text, rec->base_path))
+        return 0;
+    if (rec->base_path)
+        return error_set(err, EINVAL, "chain '%s' is to keep %s below it", rec->name,
+                         rec->base_path);
+    if (is_raw(rec))
+        return error_set(err, EINVAL, "chain '%s' is a raw image, which can't name a base",
+                         rec->name);
+    ret = co_choose_again(c, text, err);
+    if (!ret)
+        ret = co_join_base(c, err);
+    if (!ret)
+        return 0;
+    upper = c->upper;
+    base = c->base;
+    c->upper = NULL;
+    c->base = NULL;
+    co_blk_node_unref(upper);
+    co_chain_close(base);
+    record_set(&rec->base_path, NULL);
+    record_set(&rec->base_format, NULL);
+    rec->base_layers = 0;
+    return ret;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------ */
 
 struct chain *co_pull(struct daemon *d, struct chain_record *rec, const struct pull_opts *opts,
                       struct error *err)

@@ -5,11 +5,13 @@
 
 #include <jansson.h>
 #include "admin/chains.h"
+#include "discovery/chain-reader.h"
 
 struct pull_opts {
     const char *url, *into_dir;
     const char *user, *secret_file; /* what initiators log in with; NULL: nothing */
     const char *format; /* of the local copy: "qcow2" or "raw" */
+    const char *base; /* a layer to keep, as the user named it; NULL: none */
     bool quiesced; /* the user vouches that nobody writes to the source */
     bool start_stream;
     json_t *warnings; /* array; what the user should know is appended */
@@ -22,5 +24,17 @@ struct pull_opts {
  */
 struct chain *co_pull(struct daemon *d, struct chain_record *rec, const struct pull_opts *opts,
                       struct error *err);
+
+/* ---- pull-base.c --------------------------------------------------------------------------- */
+/*
+ * Which file here is the base that @text names, and how many layers of the source, of which LUN
+ * @lun of @found is pulled, are above it; into the record. @dir: where to look for it by UUID.
+ */
+int co_pull_choose_base(struct chain *c, const struct found_chain *found, unsigned lun,
+                        const char *text, const char *dir, struct error *err);
+/* The base, open, against the source, connected: its size, and what it reads in some places. */
+int co_pull_check_base(struct chain *c, struct error *err);
+/* For a pull that was begun without one; @c is claimed and no job works on it. */
+int co_pull_set_base(struct chain *c, const char *text, struct error *err);
 
 #endif

@@ -74,6 +74,12 @@ static const struct field fields[] = {
     OPTIONAL("hold-luns", F_NUMBERS, hold_luns),
     OPTIONAL("hold-layers", F_STRINGS, hold_layers),
     OPTIONAL("drop-luns", F_NUMBERS, drop_luns),
+    OPTIONAL("source-generation", F_U64, source_generation),
+    OPTIONAL("base-path", F_STRING, base_path),
+    OPTIONAL("base-format", F_STRING, base_format),
+    OPTIONAL("base-layers", F_U64, base_layers),
+    OPTIONAL("stream-top", F_STRING, stream_top),
+    OPTIONAL("stream-base", F_STRING, stream_base),
     OPTIONAL("throttle", F_STRING, throttle),
 };
 
@@ -151,6 +157,17 @@ int record_set(char **member, const char *text)
     free(*member);
     *member = copy;
     return 0;
+}
+
+void record_forget_source(struct chain_record *rec)
+{
+    rec->stream = rec->stream_paused = false;
+    rec->base_layers = rec->source_generation = 0;
+    record_set(&rec->source_url, NULL);
+    record_set(&rec->source_user, NULL);
+    record_set(&rec->source_secret_file, NULL);
+    record_set(&rec->base_path, NULL);
+    record_set(&rec->base_format, NULL);
 }
 
 struct chain_record *record_new(const char *kind, const char *name)
@@ -301,8 +318,7 @@ static int check_record(const struct chain_record *rec, struct error *err)
         return error_set(err, EINVAL,
                          "members \"layer-paths\" and \"layer-luns\" differ in length");
     if (rec->hold_luns.nr != rec->hold_layers.nr)
-        return error_set(err, EINVAL,
-                         "members \"hold-luns\" and \"hold-layers\" differ in length");
+        return error_set(err, EINVAL, "members \"hold-luns\" and \"hold-layers\" differ in length");
     if ((rec->hold_luns.nr || rec->drop_luns.nr) && (!rec->hold_key || !rec->hold_url))
         return error_set(err, EINVAL, "LUNs are held without \"hold-key\" or \"hold-url\"");
     return 0;

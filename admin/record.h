@@ -69,6 +69,12 @@ struct chain_record {
     bool stream; /* wanted: goes on after a restart */
     bool stream_paused;
     uint64_t speed_bytes; /* per second, 0: no limit */
+    uint64_t source_generation;      /* of the source's chain when layers were counted */
+    char *base_path, *base_format;   /* what stays below; NULL: nothing */
+    uint64_t base_layers;            /* of the source above that base; 0: it can't tell, compare */
+
+    char *stream_top, *stream_base; /* paths, of a stream between layers of this host; NULL: none
+                                       runs; nothing stays below */
 
     /* ---- what it holds at its source, see holds.h ---- */
     uint64_t hold_key;  /* 0: nothing was ever held; fits 62 bits */
@@ -89,6 +95,8 @@ struct chain_record *record_new(const char *kind, const char *name);
 void record_free(struct chain_record *rec);
 /* Replaces a string member; -ENOMEM leaves it as it was. @text may be NULL. */
 int record_set(char **member, const char *text);
+/* All of the pull is here: what was needed to go on with it goes. */
+void record_forget_source(struct chain_record *rec);
 /* NULL: out of memory. */
 json_t *record_to_json(const struct chain_record *rec);
 struct chain_record *record_from_json(const json_t *j, struct error *err);

@@ -100,6 +100,21 @@ void state_file_uuid(struct state *s, const char *path, const struct file_identi
     state_set_file_uuid(s, path, id, uuid);
 }
 
+const char *state_find_file(const struct state *s, const struct uuid *uuid, const char *dir)
+{
+    const struct file_record *f;
+    size_t len = strlen(dir);
+
+    list_for_each_entry (f, &s->files, link) {
+        const char *slash = strrchr(f->path, '/');
+
+        if (uuid_equal(&f->uuid, uuid) && slash && (size_t)(slash - f->path) == len &&
+            !strncmp(f->path, dir, len))
+            return f->path;
+    }
+    return NULL;
+}
+
 /* ---- JSON --------------------------------------------------------------------------- */
 
 static json_t *file_to_json(const struct file_record *f)

@@ -40,5 +40,8 @@ void state_file_uuid(struct state *state, const char *path, const struct file_id
 /* What the daemon knows better: a file that is as @id says has the content named @uuid. */
 void state_set_file_uuid(struct state *state, const char *path, const struct file_identity *id,
                          const struct uuid *uuid);
+/* The file in directory @dir that was last known to have the content @uuid; NULL: none. Whether it
+ * still is as it was is for whoever opens it to see. */
+const char *state_find_file(const struct state *state, const struct uuid *uuid, const char *dir);
 
 #endif

@@ -23,26 +23,51 @@ static void co_save_or_log(struct daemon *d)
         log_err("%s", err.msg);
 }
 
-/* 0: the overlay stands alone, on disk and in the graph. */
+static struct chain_layer *base_top(const struct chain *c)
+{
+    return c->base ? &c->base->layers[c->base->nr_layers - 1] : NULL;
+}
+
+/* 0: the overlay stands alone, or on its base, on disk and in the graph. */
 static int co_detach(struct chain *c, struct error *err)
 {
     struct blk_node *overlay = chain_top(c)->node;
+    const struct chain_layer *base = base_top(c);
     int ret;
 
     co_blk_drain_begin(overlay);
-    ret = overlay->drv->co_change_backing(overlay, NULL, NULL, err);
+    ret = overlay->drv->co_change_backing(overlay, base ? base->filename : NULL,
+                                          base ? base->format : NULL, err);
     if (!ret) {
-        blk_set_backing(overlay, NULL);
+        blk_set_backing(overlay, base ? base->node : NULL);
         blk_replace_node(c->filter, overlay);
     }
     blk_drain_end(overlay);
     return ret;
 }
 
+/* The base is part of the chain from now on. */
+static void co_take_base(struct chain *c)
+{
+    struct chain_image *base = c->base;
+    struct error err = ERROR_INIT;
+
+    c->base = NULL;
+    if (!base)
+        return;
+    if (chain_insert_below(c, base, &err))
+        log_err("chain %s: its layers are shown at the next start: %s", c->rec->name, err.msg);
+    for (unsigned i = 0; i < base->nr_layers && !*err.msg; i++)
+        chain_serve_layer(c, i, &err);
+    if (*err.msg)
+        log_err("chain %s: %s", c->rec->name, err.msg);
+    co_chain_close(base); /* the layers have references of their own */
+}
+
 static int co_drop_source(struct chain *c, struct error *err)
 {
     struct chain_record *rec = c->rec;
-    struct blk_node *filter, *remote;
+    struct blk_node *filter, *remote, *upper;
     char uuid[UUID_STRLEN];
     struct remote_status st;
     struct iscsi_url url;
@@ -58,11 +83,13 @@ static int co_drop_source(struct chain *c, struct error *err)
     remote = c->remote;
     remote_get_status(remote, &st);
     c->source_bytes_read = st.bytes_read;
-    c->filter = c->remote = NULL;
+    upper = c->upper;
+    c->filter = c->remote = c->upper = NULL;
     layers = holds_dropped_events(rec);
     holds_give_up(rec);
     co_holds_give_back(c);
     co_blk_node_unref(filter);
+    co_blk_node_unref(upper);
     co_blk_node_unref(remote);
 
     if (iscsi_url_parse(rec->source_url, &url, &url_err))
@@ -71,10 +98,8 @@ static int co_drop_source(struct chain *c, struct error *err)
     data = json_pack("{s:s, s:s, s:s, s:s}", "chain", rec->name, "layer", rec->source_url, "uuid",
                      uuid, "target", url.target);
     rec->generation++;
-    rec->stream = rec->stream_paused = false;
-    record_set(&rec->source_url, NULL);
-    record_set(&rec->source_user, NULL);
-    record_set(&rec->source_secret_file, NULL);
+    record_forget_source(rec);
+    co_take_base(c);
     co_save_or_log(c->d);
     c->stream = NULL;
     chain_update_pages(c, true);
@@ -102,29 +127,40 @@ static void stream_done(struct job *job, void *opaque)
         chain_update_pages(c, false);
 }
 
-int chain_start_stream(struct chain *c, const struct stream_opts *opts, struct error *err)
+void chain_begin_stream(struct job *job, const struct stream_opts *opts,
+                        void (*on_done)(struct job *job, void *opaque), void *opaque)
 {
     struct error ignored = ERROR_INIT;
+
+    job->speed = opts->speed_bytes;
+    job->on_error = opts->on_error;
+    job->auto_finalize = opts->auto_finalize;
+    job->auto_dismiss = opts->auto_dismiss;
+    job->on_done = on_done;
+    job->opaque = opaque;
+    if (opts->paused)
+        job_pause(job, &ignored); /* just created: nothing can be in its way */
+    job_start(job);
+}
+
+int chain_start_stream(struct chain *c, const struct stream_opts *opts, struct error *err)
+{
+    struct stream_plan_opts plan = {
+        .first = {.overlay = chain_top(c)->node, .layers = c->upper ? 1 : 0},
+    };
     struct job *job;
 
     if (!c->remote)
         return error_set(err, EINVAL,
                          "chain '%s' has nothing to stream: all of its data is on this host",
                          c->rec->name);
-    job = stream_job_new(opts->job_id, c->rec->name,
-                         &(struct stream_plan_opts){.first.overlay = chain_top(c)->node}, err);
+    if (c->base && !c->upper)
+        plan.first.differ = base_top(c)->node;
+    job = stream_job_new(opts->job_id, c->rec->name, &plan, err);
     if (!job)
         return -err->errnum;
-    job->speed = opts->speed_bytes;
-    job->on_error = opts->on_error;
-    job->auto_finalize = opts->auto_finalize;
-    job->auto_dismiss = opts->auto_dismiss;
-    job->on_done = stream_done;
-    job->opaque = c;
     c->stream = job;
-    if (opts->paused)
-        job_pause(job, &ignored); /* just created: nothing can be in its way */
-    job_start(job);
+    chain_begin_stream(job, opts, stream_done, c);
     chain_update_pages(c, false);
     return 0;
 }
