@@ -275,7 +275,6 @@ static void refuse_layers(struct scsi_cmd *cmd)
 
 void sbc_sanitize(struct scsi_cmd *cmd)
 {
-    static const uint8_t zeros[5];
     unsigned action = cmd->cdb[1] & 0x1f;
     uint64_t len = cdb_get(cmd->cdb, cmd->op->len);
 
@@ -283,10 +282,6 @@ void sbc_sanitize(struct scsi_cmd *cmd)
         cmd_fail(cmd, SENSE_SANITIZING);
     else if (cmd->lun->ejected)
         cmd_fail(cmd, SENSE_NO_MEDIUM);
-    else if (cmd->cdb[1] & 0x40)
-        cmd_fail_cdb_field(cmd, 1, 6);
-    else if (memcmp(cmd->cdb + 2, zeros, sizeof(zeros)))
-        cmd_fail_cdb_field(cmd, 2, -1);
     else if (action != SA_OVERWRITE && len)
         cmd_fail_cdb_field(cmd, 7, -1);
     else if (action == SA_EXIT_FAILURE)

@@ -262,8 +262,13 @@ void sbc_write_same(struct scsi_cmd *cmd)
         cmd_fail_cdb_field(cmd, 1, 4);
         return;
     }
-    if (!cmd->nr_blocks || /* WSNZ is 1: it is not "up to the end" */
-        cmd->nr_blocks > LUN_MAX_WRITE_SAME_BYTES >> lun->block_shift) {
+    if (cmd->lba == lun->capacity_blocks) {
+        cmd_fail_info(cmd, SENSE_LBA_OUT_OF_RANGE, cmd->lba);
+        return;
+    }
+    if (!cmd->nr_blocks) /* WSNZ is 0: up to the end */
+        cmd->nr_blocks = lun->capacity_blocks - cmd->lba;
+    if (cmd->nr_blocks > LUN_MAX_WRITE_SAME_BYTES >> lun->block_shift) {
         cmd_fail_cdb_field(cmd, cmd->op->len.at, -1);
         return;
     }

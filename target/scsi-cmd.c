@@ -390,15 +390,29 @@ static bool is_ready(struct scsi_cmd *cmd)
     return false;
 }
 
+/* False: a bit is set that the row's usage map leaves out (NACA too), and the command has ended. */
+static bool bits_are_known(struct scsi_cmd *cmd)
+{
+    const struct scsi_opcode *op = cmd->op;
+
+    for (unsigned i = 1; i < op->cdb_len; i++) {
+        unsigned extra = cmd->cdb[i] & ~(unsigned)op->usage[i];
+
+        if (extra) {
+            cmd_fail_cdb_field(cmd, (uint16_t)i, 31 - __builtin_clz(extra));
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Checks that rows ask for; false: the command has ended. */
 static bool passes_checks(struct scsi_cmd *cmd)
 {
     const struct scsi_opcode *op = cmd->op;
 
-    if (cmd->cdb[op->cdb_len - 1] & 0x04) { /* NACA: NORMACA is 0 */
-        cmd_fail_cdb_field(cmd, (uint16_t)(op->cdb_len - 1), 2);
+    if (!bits_are_known(cmd))
         return false;
-    }
     if (op->flags & OPF_PROTECT && cmd->cdb[1] & 0xe0) { /* no protection information */
         cmd_fail_cdb_field(cmd, 1, 7);
         return false;

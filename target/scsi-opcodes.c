@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The command table. The reservation class is an argument of the macros, so that no row can be
- * written without one. Usage bits name exactly what the handler looks at.
+ * written without one. Usage bits name what the handler looks at, and what the standard lets stand
+ * without effect (IMMED, obsolete fields of RESERVE); any other bit set is an invalid field.
  */
 #include "target/scsi-opcodes.h"
 
@@ -62,21 +63,22 @@ static const struct scsi_opcode pr_in[SCSI_NR_SA] = {
     [0x03] = PR_IN("PERSISTENT RESERVE IN, READ FULL STATUS"),
 };
 
-/* Who may do which is decided by the registrations themselves. */
-#define PR_OUT(name_, scope_type_)                                                      \
+/* Who may do which is decided by the registrations themselves. SCOPE and TYPE may hold anything
+ * where they mean nothing. */
+#define PR_OUT(name_)                                                                   \
     OP(name_, spc_pr_out, RESV_ALLOWED, .dir = DIR_OUT, .flags = OPF_PR, .cdb_len = 10, \
-       .len = AT(5, 4), .usage = {0x5f, 0x1f, scope_type_, [5] = FF4})
+       .len = AT(5, 4), .usage = {0x5f, 0x1f, 0xff, [5] = FF4})
 
 static const struct scsi_opcode pr_out[SCSI_NR_SA] = {
-    [PR_REGISTER] = PR_OUT("PERSISTENT RESERVE OUT, REGISTER", 0x00),
-    [PR_RESERVE] = PR_OUT("PERSISTENT RESERVE OUT, RESERVE", 0xff),
-    [PR_RELEASE] = PR_OUT("PERSISTENT RESERVE OUT, RELEASE", 0xff),
-    [PR_CLEAR] = PR_OUT("PERSISTENT RESERVE OUT, CLEAR", 0x00),
-    [PR_PREEMPT] = PR_OUT("PERSISTENT RESERVE OUT, PREEMPT", 0xff),
-    [PR_PREEMPT_AND_ABORT] = PR_OUT("PERSISTENT RESERVE OUT, PREEMPT AND ABORT", 0xff),
+    [PR_REGISTER] = PR_OUT("PERSISTENT RESERVE OUT, REGISTER"),
+    [PR_RESERVE] = PR_OUT("PERSISTENT RESERVE OUT, RESERVE"),
+    [PR_RELEASE] = PR_OUT("PERSISTENT RESERVE OUT, RELEASE"),
+    [PR_CLEAR] = PR_OUT("PERSISTENT RESERVE OUT, CLEAR"),
+    [PR_PREEMPT] = PR_OUT("PERSISTENT RESERVE OUT, PREEMPT"),
+    [PR_PREEMPT_AND_ABORT] = PR_OUT("PERSISTENT RESERVE OUT, PREEMPT AND ABORT"),
     [PR_REGISTER_AND_IGNORE] =
-        PR_OUT("PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY", 0x00),
-    [PR_REGISTER_AND_MOVE] = PR_OUT("PERSISTENT RESERVE OUT, REGISTER AND MOVE", 0x00),
+        PR_OUT("PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY"),
+    [PR_REGISTER_AND_MOVE] = PR_OUT("PERSISTENT RESERVE OUT, REGISTER AND MOVE"),
 };
 
 static const struct scsi_opcode extended_copy[SCSI_NR_SA] = {
@@ -119,13 +121,13 @@ static const struct scsi_opcode table[256] = {
     [0x15] = OP("MODE SELECT(6)", mode_select, RESV_WRITE, .dir = DIR_OUT, .cdb_len = 6,
                 .len = AT(4, 1), .usage = {0x15, 0x11, [4] = 0xff}),
     [0x16] = OP("RESERVE(6)", spc_reserve, RESV_UNIT, .flags = OPF_RESERVE, .cdb_len = 6,
-                .usage = {0x16, 0x1f}),
+                .usage = {0x16, 0x1f, 0xff, FF2}),
     [0x17] = OP("RELEASE(6)", spc_release, RESV_ALLOWED, .flags = OPF_RESERVE, .cdb_len = 6,
-                .usage = {0x17, 0x1f}),
+                .usage = {0x17, 0x1f, 0xff}),
     [0x1a] = REPLY("MODE SENSE(6)", mode_sense, RESV_WRITE, .cdb_len = 6, .len = AT(4, 1),
                    .usage = {0x1a, 0x08, FF2, 0xff}),
     [0x1b] = OP("START STOP UNIT", sbc_start_stop, RESV_WRITE, .cdb_len = 6,
-                .usage = {0x1b, 0x00, [4] = 0xf7}),
+                .usage = {0x1b, 0x01, [4] = 0xf7}),
     [0x1c] = REPLY("RECEIVE DIAGNOSTIC RESULTS", spc_receive_diagnostic, RESV_WRITE, .cdb_len = 6,
                    .len = AT(3, 2), .usage = {0x1c, 0x01, 0xff, FF2}),
     [0x1d] = OP("SEND DIAGNOSTIC", spc_send_diagnostic, RESV_WRITE, .cdb_len = 6, .len = AT(3, 2),
@@ -148,10 +150,10 @@ static const struct scsi_opcode table[256] = {
            .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x2f, 0xf6, FF4, 0x00, FF2}),
     [0x34] =
         OP("PRE-FETCH(10)", sbc_prefetch, RESV_READ, .flags = OPF_MEDIUM | OPF_READY, .cdb_len = 10,
-           .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x34, 0x00, FF4, 0x00, FF2}),
+           .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x34, 0x02, FF4, 0x00, FF2}),
     [0x35] =
         OP("SYNCHRONIZE CACHE(10)", sbc_sync_cache, RESV_WRITE, .flags = OPF_MEDIUM | OPF_READY,
-           .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x35, 0x00, FF4, 0x00, FF2}),
+           .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x35, 0x06, FF4, 0x00, FF2}),
     [0x37] = REPLY("READ DEFECT DATA(10)", sbc_read_defects, RESV_ALLOWED, .cdb_len = 10,
                    .len = AT(7, 2), .usage = {0x37, 0x00, 0x1f, [7] = FF2}),
     [0x41] = OP("WRITE SAME(10)", sbc_write_same, RESV_WRITE, .dir = DIR_OUT,
@@ -165,9 +167,9 @@ static const struct scsi_opcode table[256] = {
     [0x55] = OP("MODE SELECT(10)", mode_select, RESV_WRITE, .dir = DIR_OUT, .cdb_len = 10,
                 .len = AT(7, 2), .usage = {0x55, 0x11, [7] = FF2}),
     [0x56] = OP("RESERVE(10)", spc_reserve, RESV_UNIT, .flags = OPF_RESERVE, .cdb_len = 10,
-                .usage = {0x56, 0x1f}),
+                .usage = {0x56, 0x1f, FF2, [7] = FF2}),
     [0x57] = OP("RELEASE(10)", spc_release, RESV_ALLOWED, .flags = OPF_RESERVE, .cdb_len = 10,
-                .usage = {0x57, 0x1f}),
+                .usage = {0x57, 0x1f, FF2, [7] = FF2}),
     [0x5a] = REPLY("MODE SENSE(10)", mode_sense, RESV_WRITE, .cdb_len = 10, .len = AT(7, 2),
                    .usage = {0x5a, 0x18, FF2, [7] = FF2}),
     [0x5e] = {.name = "PERSISTENT RESERVE IN", .by_sa = pr_in},
@@ -192,10 +194,10 @@ static const struct scsi_opcode table[256] = {
         OP("VERIFY(16)", sbc_verify, RESV_READ, .dir = DIR_OUT, .flags = READ_FLAGS | OPF_PROTECT,
            .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x8f, 0xf6, FF8, FF4}),
     [0x90] = OP("PRE-FETCH(16)", sbc_prefetch, RESV_READ, .flags = OPF_MEDIUM | OPF_READY,
-                .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x90, 0x00, FF8, FF4}),
+                .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x90, 0x02, FF8, FF4}),
     [0x91] =
         OP("SYNCHRONIZE CACHE(16)", sbc_sync_cache, RESV_WRITE, .flags = OPF_MEDIUM | OPF_READY,
-           .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x91, 0x00, FF8, FF4}),
+           .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x91, 0x06, FF8, FF4}),
     [0x93] = OP("WRITE SAME(16)", sbc_write_same, RESV_WRITE, .dir = DIR_OUT,
                 .flags = OPF_MEDIUM | OPF_READY | OPF_WRITE | OPF_PROTECT, .cdb_len = 16,
                 .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x93, 0xf9, FF8, FF4}),

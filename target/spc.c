@@ -58,10 +58,6 @@ static int standard_inquiry(const struct scsi_cmd *cmd, uint8_t *b)
 
 int spc_inquiry(struct scsi_cmd *cmd, uint8_t *buf)
 {
-    if (cmd->cdb[1] & 0xfe) { /* CMDDT and the LUN field are long obsolete */
-        cmd_fail_cdb_field(cmd, 1, 7);
-        return -1;
-    }
     if (cmd->cdb[1] & 0x01) { /* EVPD */
         if (cmd->lun)
             return vpd_inquiry(cmd, buf);

@@ -139,6 +139,45 @@ TEST(reservations, reserve_ends_with_its_nexus_or_a_reset)
     teardown();
 }
 
+/* ---- no command takes a bit that it doesn't know ---- */
+
+static void check_bit(const struct scsi_opcode *op, uint8_t opcode, unsigned sa, unsigned bit)
+{
+    uint8_t cdb[16] = {opcode, (uint8_t)sa};
+    struct fake_cmd *c;
+
+    cdb[bit / 8] |= (uint8_t)(1u << bit % 8);
+    c = fake_cmd_new(&f, cdb, op->cdb_len, 0, false);
+    fake_run(c);
+    if (fake_sense(c) != SENSE(5, 0x24, 0) || c->cmd.sense[15] != (0xc8 | bit % 8) ||
+        get_be16(c->cmd.sense + 16) != bit / 8)
+        CHECK_STR(op->name, "refuses each bit that its usage map leaves out");
+    fake_cmd_free(c);
+}
+
+static void check_bits(const struct scsi_opcode *op, uint8_t opcode, unsigned sa)
+{
+    for (unsigned bit = 8; op->name && bit < 8u * op->cdb_len; bit++) {
+        if (!(op->usage[bit / 8] >> bit % 8 & 1))
+            check_bit(op, opcode, sa, bit);
+    }
+}
+
+TEST(opcodes, a_bit_outside_the_usage_map_is_an_invalid_field_and_pointed_at)
+{
+    setup();
+    f.lun->removable = f.lun->has_cowl = true;
+    for (unsigned opcode = 0; opcode < 256; opcode++) {
+        const struct scsi_opcode *op = scsi_opcode_group((uint8_t)opcode);
+
+        for (unsigned sa = 0; op && op->by_sa && sa < SCSI_NR_SA; sa++)
+            check_bits(&op->by_sa[sa], (uint8_t)opcode, sa);
+        if (op && !op->by_sa)
+            check_bits(op, (uint8_t)opcode, 0);
+    }
+    teardown();
+}
+
 /* ---- every command by its class ---- */
 
 struct matrix {
