@@ -487,7 +487,7 @@ json_t *holders_of(const struct chain *c, uint16_t number)
     if (lun)
         lun_for_each_registrant(lun, add_holder, list);
     for (unsigned i = 0; !c->target && i < c->rec->reservations.nr; i++) {
-        if (reservations_are_of(c->rec->reservations.items[i], number))
+        if (lun_text_is_of(c->rec->reservations.items[i], number))
             reservations_for_each(c->rec->reservations.items[i], add_holder, list);
     }
     if (json_array_size(list))

@@ -49,6 +49,7 @@ static const struct field fields[] = {
     OPTIONAL("block-size", F_U64, block_bytes),
     OPTIONAL("removable", F_BOOL, removable),
     OPTIONAL("reservations", F_STRINGS, reservations),
+    OPTIONAL("mode-parameters", F_STRINGS, mode_parameters),
     OPTIONAL("layer-paths", F_STRINGS, layer_paths),
     OPTIONAL("layer-luns", F_NUMBERS, layer_luns),
     OPTIONAL("next-lun", F_U64, next_lun),

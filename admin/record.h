@@ -46,14 +46,15 @@ struct chain_record {
     char *path;   /* the top image, absolute */
     char *format; /* of the top; never probed again */
     bool probe_backing;
-    struct string_list layer_formats; /* base first; what each was at export */
-    uint64_t block_bytes;             /* logical blocks of the LUNs; 0: 512 */
-    bool removable;                   /* LUN 0's medium can be ejected */
-    struct string_list reservations;  /* persistent ones kept for initiators, a LUN each */
-    struct string_list layer_paths;   /* the same order; tells layers apart after a change */
-    struct number_list layer_luns;    /* the same order; 0: not shown (half committed) */
-    uint64_t next_lun;                /* numbers below were given once; 0: not noted yet */
-    char *commit_base, *commit_top;   /* paths, while layers are committed; NULL: none are */
+    struct string_list layer_formats;   /* base first; what each was at export */
+    uint64_t block_bytes;               /* logical blocks of the LUNs; 0: 512 */
+    bool removable;                     /* LUN 0's medium can be ejected */
+    struct string_list mode_parameters; /* saved ones, a LUN each */
+    struct string_list reservations;    /* persistent ones kept for initiators, a LUN each */
+    struct string_list layer_paths;     /* the same order; tells layers apart after a change */
+    struct number_list layer_luns;      /* the same order; 0: not shown (half committed) */
+    uint64_t next_lun;                  /* numbers below were given once; 0: not noted yet */
+    char *commit_base, *commit_top;     /* paths, while layers are committed; NULL: none are */
     bool unclean; /* its top is open for writing, or was when the daemon was killed */
 
     /* ---- a pull, until its source is dropped (source_url NULL then) ---- */

@@ -165,6 +165,7 @@ static int add_disk(struct chain *c, struct error *err)
         .block_bytes = block_bytes(c),
         .removable = c->rec->removable,
         .reservations = reservations_of(c->rec, 0),
+        .mode = mode_parameters_of(c->rec, 0),
     };
 
     make_page(c, c->nr_layers - 1, true, &opts.cowl);
@@ -181,6 +182,7 @@ int chain_serve_layer(struct chain *c, unsigned i, struct error *err)
         .has_cowl = true,
         .block_bytes = block_bytes(c),
         .reservations = reservations_of(c->rec, l->lun),
+        .mode = mode_parameters_of(c->rec, l->lun),
         .anchored_zeros = view == COWL_VIEW_DELTA,
     };
     int ret;

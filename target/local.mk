@@ -24,6 +24,8 @@ libtarget_a_SOURCES = \
 	target/mask.c \
 	target/mask.h \
 	target/mode-pages.c \
+	target/mode-pages.h \
+	target/mode-saved.c \
 	target/negotiate.c \
 	target/negotiate.h \
 	target/nexus.c \

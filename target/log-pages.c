@@ -89,9 +89,9 @@ static void co_look_at_room(void *arg)
     co_lun_walk_begin(lun);
     ret = co_blk_space(blk_head_node(&lun->head), &space);
     low = !ret &&
-          space.free_bytes >> (lun->block_shift + LUN_THRESHOLD_EXPONENT) < lun->threshold_sets;
+          space.free_bytes >> (lun->block_shift + LUN_THRESHOLD_EXPONENT) < lun->mode.threshold_sets;
     lun->threshold_asking = false;
-    if (low && lun->threshold_armed && !lun->threshold_told && !lun->gone)
+    if (low && lun->mode.threshold_armed && !lun->threshold_told && !lun->gone)
         ua_raise(lun->target, lun->number, UA_THIN_THRESHOLD);
     lun->threshold_told = low;
     lun_walk_end(lun);
@@ -99,7 +99,7 @@ static void co_look_at_room(void *arg)
 
 void lun_look_at_room(struct lun *lun)
 {
-    if (!lun->threshold_armed || lun->threshold_asking ||
+    if (!lun->mode.threshold_armed || lun->threshold_asking ||
         now_ns() - lun->threshold_asked_ns < LUN_THRESHOLD_ASK_NS)
         return;
     lun->threshold_asking = true;

@@ -298,9 +298,17 @@ struct lun *target_add_lun(struct target *t, const struct lun_opts *opts, struct
         free(lun);
         return NULL;
     }
+    lun->writable = opts->writable;
+    lun->saved_mode = mode_defaults(lun);
+    if (opts->mode && mode_from_text(&lun->saved_mode, opts->mode, opts->number)) {
+        error_set(err, EINVAL, "LUN %u of %s: the mode parameters kept for it are damaged: %s",
+                  opts->number, target_name(t), opts->mode);
+        pr_release(&lun->pr);
+        free(lun);
+        return NULL;
+    }
     lun->target = t;
     lun->number = opts->number;
-    lun->writable = opts->writable;
     lun->removable = opts->removable;
     lun->block_shift = (uint8_t)shift_of(opts->block_bytes);
     lun->id = opts->id;
@@ -313,7 +321,7 @@ struct lun *target_add_lun(struct target *t, const struct lun_opts *opts, struct
     list_init(&lun->ranges);
     co_queue_init(&lun->walk_ended);
     co_queue_init(&lun->command_left);
-    co_mutex_init(&lun->pr_lock);
+    co_mutex_init(&lun->kept_lock);
     lun->ranges_moved.fn = lun_ranges_moved;
     lun->retry.fn = retry_parked;
     ev_timer_init(&lun->park_timer, park_timer_fired, 0., 0.);

@@ -45,6 +45,13 @@ struct xcopy_result {
     uint64_t bytes;
 };
 
+/* Mode parameters: all that MODE SELECT can change. */
+struct mode_values {
+    bool write_cache, sense_descriptor, software_protect;
+    bool threshold_armed;
+    uint32_t threshold_sets; /* told when less than this many are left */
+};
+
 struct lun {
     struct list_head link; /* in target->luns, ascending; on no list once it is gone */
     struct target *target;
@@ -80,15 +87,11 @@ struct lun {
     struct deferred ranges_moved;
 
     struct pr pr;
-    struct co_mutex pr_lock;
+    struct co_mutex kept_lock;       /* one change of what is kept for the LUN at a time */
     const struct nexus *reserved_by; /* RESERVE(6), RESERVE(10) */
     struct co_queue command_left;    /* woken when a command ends, if anyone waits */
 
-    /* mode parameters: what can be changed, until the next reset */
-    bool write_cache, sense_descriptor, software_protect;
-    bool threshold_armed;
-    uint32_t threshold_sets; /* told when less than this many are left */
-
+    struct mode_values mode, saved_mode;
     bool threshold_told, threshold_asking;
     uint64_t threshold_asked_ns;
 
@@ -141,7 +144,7 @@ void lun_ranges_moved(struct deferred *d);
 
 static inline bool lun_writes_allowed(const struct lun *lun)
 {
-    return lun->writable && !lun->software_protect;
+    return lun->writable && !lun->mode.software_protect;
 }
 
 /* Not all that the disk shows is its own (sanitize.c). */
@@ -206,7 +209,11 @@ void nexuses_forget_lun(struct target *t, uint16_t lun);
 void nexus_prevent_removal(struct nexus *n, uint16_t lun, bool prevent);
 bool removal_prevented(struct target *t, uint16_t lun);
 
-/* Mode parameters as they are after power on (mode-pages.c). */
+/* Mode parameters as they are after power on: those saved (mode-pages.c). */
 void mode_reset(struct lun *lun);
+/* ... and where nothing is saved. */
+struct mode_values mode_defaults(const struct lun *lun);
+/* Saved ones from the text given to the sink; -EINVAL: not such a text of this LUN. */
+int mode_from_text(struct mode_values *v, const char *text, uint16_t lun);
 
 #endif

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * MODE SENSE and MODE SELECT. Each page names the bits that can be changed; MODE SELECT checks the
- * whole list against the current values under that mask before it changes anything. Nothing is
- * saved: a reset brings the defaults back. With WCE 0 every write is forced to the medium.
+ * whole list against the current values under that mask before it changes anything. A reset brings
+ * the saved values back (mode-saved.c). With WCE 0 every write is forced to the medium.
  */
+#include "target/mode-pages.h"
+
 #include <string.h>
 #include "target/scsi-cmd.h"
 #include "util/byteorder.h"
@@ -15,6 +17,8 @@ enum { PC_CURRENT = 0, PC_CHANGEABLE = 1, PC_DEFAULT = 2, PC_SAVED = 3 };
 #define ALL_SUBPAGES  0xff
 #define PAGE_MAX      64
 #define SELECT_MAX    512
+#define PAGE_SAVEABLE 0x80 /* PS, in byte 0 */
+#define SELECT_SP     0x01 /* in byte 1 of the CDB */
 #define CONTROL_SENSE 0x04 /* D_SENSE, in byte 2 */
 #define CONTROL_SWP   0x08 /* in byte 4 */
 #define CACHING_WCE   0x04 /* in byte 2 */
@@ -22,25 +26,35 @@ enum { PC_CURRENT = 0, PC_CHANGEABLE = 1, PC_DEFAULT = 2, PC_SAVED = 3 };
 struct mode_page {
     uint8_t code, subpage;
     uint8_t len; /* with its header of 2, or of a subpage 4 bytes */
-    void (*fill)(const struct lun *lun, uint8_t *page, bool defaults);
+    void (*fill)(const struct lun *lun, const struct mode_values *v, uint8_t *page);
     void (*mask)(const struct lun *lun, uint8_t *page); /* NULL: nothing can be changed */
-    void (*take)(struct lun *lun, const uint8_t *page);
+    void (*take)(struct mode_values *v, const uint8_t *page);
 };
+
+struct mode_values mode_defaults(const struct lun *lun)
+{
+    return (struct mode_values){.write_cache = lun->writable};
+}
+
+static void use_values(struct lun *lun, const struct mode_values *v)
+{
+    lun->mode = *v;
+    lun->mode.write_cache &= lun->writable; /* it may have been saved while it was */
+    lun->mode.software_protect &= lun->writable;
+    lun->threshold_told = false;
+    lun->threshold_asked_ns = 0;
+}
 
 void mode_reset(struct lun *lun)
 {
-    lun->write_cache = lun->writable;
-    lun->sense_descriptor = false;
-    lun->software_protect = false;
-    lun->threshold_armed = false;
-    lun->threshold_sets = 0;
+    use_values(lun, &lun->saved_mode);
 }
 
 /* ---- SBC-3 6.4.5: the write cache is volatile until SYNCHRONIZE CACHE ---- */
 
-static void fill_caching(const struct lun *lun, uint8_t *page, bool defaults)
+static void fill_caching(const struct lun *lun, const struct mode_values *v, uint8_t *page)
 {
-    if (defaults ? lun->writable : lun->write_cache)
+    if (lun->writable && v->write_cache)
         page[2] = CACHING_WCE;
 }
 
@@ -50,19 +64,19 @@ static void mask_caching(const struct lun *lun, uint8_t *page)
         page[2] = CACHING_WCE;
 }
 
-static void take_caching(struct lun *lun, const uint8_t *page)
+static void take_caching(struct mode_values *v, const uint8_t *page)
 {
-    lun->write_cache = page[2] & CACHING_WCE;
+    v->write_cache = page[2] & CACHING_WCE;
 }
 
 /* ---- SPC-4 7.5.8: one task set, commands may be reordered, no limit on busy time ---- */
 
-static void fill_control(const struct lun *lun, uint8_t *page, bool defaults)
+static void fill_control(const struct lun *lun, const struct mode_values *v, uint8_t *page)
 {
-    if (!defaults && lun->sense_descriptor)
+    if (v->sense_descriptor)
         page[2] = CONTROL_SENSE;
     page[3] = 0x10; /* unrestricted reordering */
-    if (!lun->writable || (!defaults && lun->software_protect))
+    if (!lun->writable || v->software_protect)
         page[4] = CONTROL_SWP;
     put_be16(page + 8, 0xffff);
 }
@@ -74,18 +88,18 @@ static void mask_control(const struct lun *lun, uint8_t *page)
         page[4] = CONTROL_SWP;
 }
 
-static void take_control(struct lun *lun, const uint8_t *page)
+static void take_control(struct mode_values *v, const uint8_t *page)
 {
-    lun->sense_descriptor = page[2] & CONTROL_SENSE;
-    lun->software_protect = lun->writable && page[4] & CONTROL_SWP;
+    v->sense_descriptor = page[2] & CONTROL_SENSE;
+    v->software_protect = page[4] & CONTROL_SWP;
 }
 
 /* ---- SPC-4 7.5.12: no failure is predicted, so none is reported ---- */
 
-static void fill_exceptions(const struct lun *lun, uint8_t *page, bool defaults)
+static void fill_exceptions(const struct lun *lun, const struct mode_values *v, uint8_t *page)
 {
     (void)lun;
-    (void)defaults;
+    (void)v;
     page[2] = 0x08; /* DEXCPT */
 }
 
@@ -94,13 +108,12 @@ static void fill_exceptions(const struct lun *lun, uint8_t *page, bool defaults)
 #define THRESHOLD_ARMED 0x80
 #define AT_THRESHOLD    16 /* its descriptor in the page */
 
-static void fill_provisioning(const struct lun *lun, uint8_t *page, bool defaults)
+static void fill_provisioning(const struct lun *lun, const struct mode_values *v, uint8_t *page)
 {
+    (void)lun;
+    page[AT_THRESHOLD] = v->threshold_armed ? THRESHOLD_ARMED : 0;
     page[AT_THRESHOLD + 1] = 0x01; /* THRESHOLD RESOURCE: as it decreases */
-    if (defaults)
-        return;
-    page[AT_THRESHOLD] = lun->threshold_armed ? THRESHOLD_ARMED : 0;
-    put_be32(page + AT_THRESHOLD + 4, lun->threshold_sets);
+    put_be32(page + AT_THRESHOLD + 4, v->threshold_sets);
 }
 
 static void mask_provisioning(const struct lun *lun, uint8_t *page)
@@ -110,12 +123,10 @@ static void mask_provisioning(const struct lun *lun, uint8_t *page)
     put_be32(page + AT_THRESHOLD + 4, UINT32_MAX);
 }
 
-static void take_provisioning(struct lun *lun, const uint8_t *page)
+static void take_provisioning(struct mode_values *v, const uint8_t *page)
 {
-    lun->threshold_armed = page[AT_THRESHOLD] & THRESHOLD_ARMED;
-    lun->threshold_sets = get_be32(page + AT_THRESHOLD + 4);
-    lun->threshold_told = false;
-    lun->threshold_asked_ns = 0;
+    v->threshold_armed = page[AT_THRESHOLD] & THRESHOLD_ARMED;
+    v->threshold_sets = get_be32(page + AT_THRESHOLD + 4);
 }
 
 /* Ascending, as MODE SENSE tells them. */
@@ -140,11 +151,19 @@ static void put_page_header(const struct mode_page *p, uint8_t *b)
 
 static void put_page(const struct lun *lun, const struct mode_page *p, unsigned control, uint8_t *b)
 {
-    if (control != PC_CHANGEABLE)
-        p->fill(lun, b, control == PC_DEFAULT);
+    const struct mode_values defaults = mode_defaults(lun);
+
+    if (control == PC_CURRENT)
+        p->fill(lun, &lun->mode, b);
+    else if (control == PC_SAVED)
+        p->fill(lun, &lun->saved_mode, b);
+    else if (control == PC_DEFAULT)
+        p->fill(lun, &defaults, b);
     else if (p->mask)
         p->mask(lun, b);
     put_page_header(p, b);
+    if (p->take && mode_can_save())
+        b[0] |= PAGE_SAVEABLE;
 }
 
 /* ---- MODE SENSE, SPC-4 6.11 and 6.12 ---- */
@@ -192,7 +211,7 @@ int mode_sense(struct scsi_cmd *cmd, uint8_t *buf)
     size_t hdr = is_10 ? 8 : 4, desc = 0, n;
     uint8_t specific = (uint8_t)(0x10 | (lun_writes_allowed(cmd->lun) ? 0 : 0x80)); /* DPOFUA, WP */
 
-    if (cdb[2] >> 6 == PC_SAVED) {
+    if (cdb[2] >> 6 == PC_SAVED && !mode_can_save()) {
         cmd_fail(cmd, SENSE_SAVING_NOT_SUPPORTED);
         return -1;
     }
@@ -263,9 +282,11 @@ static bool descriptor_acceptable(const struct lun *lun, const uint8_t *b, uint3
            bytes == lun_block_bytes(lun);
 }
 
-/* One pass that checks, one that takes: all or nothing. False: the command has ended. */
-static bool each_page(struct scsi_cmd *cmd, uint32_t at, uint32_t len, bool take)
+/* Checks all pages of the list and takes them into @v. False: the command has ended. */
+static bool take_pages(struct scsi_cmd *cmd, uint32_t at, struct mode_values *v)
 {
+    uint32_t len = cmd->buf_len;
+
     while (at < len) {
         const struct mode_page *p = page_at(cmd->buf + at, len - at);
         uint32_t bad;
@@ -278,15 +299,53 @@ static bool each_page(struct scsi_cmd *cmd, uint32_t at, uint32_t len, bool take
             cmd_fail(cmd, SENSE_PARAM_LIST_LENGTH);
             return false;
         }
-        if (take && p->take) {
-            p->take(cmd->lun, cmd->buf + at);
-        } else if (!take && !page_acceptable(cmd->lun, p, cmd->buf + at, &bad)) {
+        if (!page_acceptable(cmd->lun, p, cmd->buf + at, &bad)) {
             cmd_fail_param_field(cmd, (uint16_t)(at + bad));
             return false;
         }
+        if (p->take)
+            p->take(v, cmd->buf + at);
         at += p->len;
     }
     return true;
+}
+
+/* SPC-4 5.16: all nexuses share the parameters. */
+static void put_in_force(struct scsi_cmd *cmd, const struct mode_values *v)
+{
+    struct lun *lun = cmd->lun;
+
+    use_values(lun, v);
+    ua_raise_others(lun->target, lun->number, UA_MODE_PARAMETERS, cmd->nexus);
+    if (!lun->mode.write_cache && lun->writable)
+        cmd_flush(cmd); /* what was cached until now */
+    else
+        cmd_good(cmd);
+}
+
+/* Pages that the list leaves out keep their values, the current and the saved ones. */
+static void co_select(void *arg)
+{
+    struct scsi_cmd *cmd = arg;
+    struct lun *lun = cmd->lun;
+    struct mode_values next, saved;
+    bool save = cmd->cdb[1] & SELECT_SP;
+
+    lun_pin(lun);
+    co_mutex_lock(&lun->kept_lock);
+    next = lun->mode;
+    saved = lun->saved_mode;
+    if (lun->gone || cmd->abort_requested)
+        cmd_fail(cmd, SENSE_LUN_NOT_SUPPORTED);
+    else if (!take_pages(cmd, (uint32_t)cmd->lba, &next) ||
+             !take_pages(cmd, (uint32_t)cmd->lba, &saved))
+        ;
+    else if (save && co_mode_save(lun, &saved))
+        cmd_fail(cmd, SENSE_INTERNAL_FAILURE);
+    else
+        put_in_force(cmd, &next);
+    co_mutex_unlock(&lun->kept_lock);
+    lun_unpin(lun);
 }
 
 static void select_with_list(struct scsi_cmd *cmd)
@@ -312,15 +371,9 @@ static void select_with_list(struct scsi_cmd *cmd)
         cmd_fail_param_field(cmd, (uint16_t)hdr);
         return;
     }
-    if (!each_page(cmd, hdr + desc, len, false))
-        return;
-    each_page(cmd, hdr + desc, len, true);
-    /* SPC-4 5.16: all nexuses share the parameters */
-    ua_raise_others(cmd->lun->target, cmd->lun->number, UA_MODE_PARAMETERS, cmd->nexus);
-    if (!cmd->lun->write_cache && cmd->lun->writable)
-        cmd_flush(cmd); /* what was cached until now */
-    else
-        cmd_good(cmd);
+    cmd->lba = hdr + desc; /* where the pages begin; the CDB has no such field */
+    cmd->phase = PH_WALK;
+    co_spawn(co_select, cmd);
 }
 
 static void select_fetch(struct scsi_cmd *cmd)
@@ -333,7 +386,7 @@ void mode_select(struct scsi_cmd *cmd)
     uint64_t len = cdb_get(cmd->cdb, cmd->op->len);
 
     cmd->transfer_bytes = len;
-    if (cmd->cdb[1] & 0x01) /* SP: nothing can be saved */
+    if (cmd->cdb[1] & SELECT_SP && !mode_can_save())
         cmd_fail_cdb_field(cmd, 1, 0);
     else if (!(cmd->cdb[1] & 0x10)) /* PF: these pages only */
         cmd_fail_cdb_field(cmd, 1, 4);

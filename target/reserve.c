@@ -16,17 +16,17 @@
 #include "util/size.h"
 
 static struct {
-    co_reservations_sink_fn *save;
+    co_lun_text_sink_fn *save;
     void *opaque;
 } sink;
 
-void target_set_reservation_sink(co_reservations_sink_fn *fn, void *opaque)
+void target_set_reservation_sink(co_lun_text_sink_fn *fn, void *opaque)
 {
     sink.save = fn;
     sink.opaque = opaque;
 }
 
-bool reservations_are_of(const char *text, uint16_t lun)
+bool lun_text_is_of(const char *text, uint16_t lun)
 {
     char *end;
 
@@ -311,10 +311,10 @@ static void co_pr_out(void *arg)
     bool done;
 
     lun_pin(lun);
-    co_mutex_lock(&lun->pr_lock);
+    co_mutex_lock(&lun->kept_lock);
     done = co_change(job);
     pr_release(&job->next);
-    co_mutex_unlock(&lun->pr_lock); /* before the wait: another PR OUT may be what is aborted */
+    co_mutex_unlock(&lun->kept_lock); /* before the wait: another PR OUT may be what is aborted */
     if (done && job->rq.action == PR_PREEMPT_AND_ABORT)
         co_abort_preempted(job);
     if (done)

@@ -24,7 +24,7 @@ static uint8_t *unmap_desc(const struct scsi_cmd *cmd, uint64_t i)
 
 static uint32_t cache_flags(const struct scsi_cmd *cmd)
 {
-    return cmd->lun->write_cache ? 0 : BLK_FUA;
+    return cmd->lun->mode.write_cache ? 0 : BLK_FUA;
 }
 
 static void unmap_next(struct scsi_cmd *cmd);
@@ -74,7 +74,7 @@ static void unmap_next(struct scsi_cmd *cmd)
         unmap_part(cmd, off, off + bytes);
         return;
     }
-    if (cmd->lun->write_cache)
+    if (cmd->lun->mode.write_cache)
         cmd_good(cmd);
     else
         cmd_flush(cmd); /* DISCARD has no FUA */
@@ -262,13 +262,8 @@ void sbc_write_same(struct scsi_cmd *cmd)
         cmd_fail_cdb_field(cmd, 1, 4);
         return;
     }
-    if (cmd->lba == lun->capacity_blocks) {
-        cmd_fail_info(cmd, SENSE_LBA_OUT_OF_RANGE, cmd->lba);
-        return;
-    }
-    if (!cmd->nr_blocks) /* WSNZ is 0: up to the end */
-        cmd->nr_blocks = lun->capacity_blocks - cmd->lba;
-    if (cmd->nr_blocks > LUN_MAX_WRITE_SAME_BYTES >> lun->block_shift) {
+    if (!cmd->nr_blocks || /* WSNZ is 1: a forgotten length wipes no disk up to its end */
+        cmd->nr_blocks > LUN_MAX_WRITE_SAME_BYTES >> lun->block_shift) {
         cmd_fail_cdb_field(cmd, cmd->op->len.at, -1);
         return;
     }

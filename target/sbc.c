@@ -107,7 +107,7 @@ uint32_t cmd_write_flags(const struct scsi_cmd *cmd)
 {
     bool fua = cmd->op->cdb_len > 6 && cmd->cdb[1] & 0x08;
 
-    return fua || !cmd->lun->write_cache ? BLK_FUA : 0;
+    return fua || !cmd->lun->mode.write_cache ? BLK_FUA : 0;
 }
 
 static void write_chunk(struct scsi_cmd *cmd);

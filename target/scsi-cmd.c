@@ -111,7 +111,7 @@ void cmd_reply(struct scsi_cmd *cmd, uint32_t len)
 static void end_with_sense(struct scsi_cmd *cmd, const struct sense *s)
 {
     cmd->status = SCSI_CHECK_CONDITION;
-    cmd->sense_len = (uint16_t)sense_build(cmd->sense, s, cmd->lun && cmd->lun->sense_descriptor);
+    cmd->sense_len = (uint16_t)sense_build(cmd->sense, s, cmd->lun && cmd->lun->mode.sense_descriptor);
     cmd->transfer_bytes = cmd->moved_bytes;
     cmd_end(cmd);
 }

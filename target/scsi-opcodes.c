@@ -2,7 +2,8 @@
 /*
  * The command table. The reservation class is an argument of the macros, so that no row can be
  * written without one. Usage bits name what the handler looks at, and what the standard lets stand
- * without effect (IMMED, obsolete fields of RESERVE); any other bit set is an invalid field.
+ * without effect (IMMED, GROUP NUMBER, obsolete fields of RESERVE); any other bit set is an invalid
+ * field.
  */
 #include "target/scsi-opcodes.h"
 
@@ -23,9 +24,10 @@
         .at = at_, .bytes = bytes_ \
     }
 
-#define FF2 0xff, 0xff
-#define FF4 0xff, 0xff, 0xff, 0xff
-#define FF8 FF4, FF4
+#define FF2   0xff, 0xff
+#define FF4   0xff, 0xff, 0xff, 0xff
+#define FF8   FF4, FF4
+#define GROUP 0x3f /* GROUP NUMBER: nothing is counted by it */
 
 #define READ_FLAGS  (OPF_MEDIUM | OPF_READY | OPF_TRANSFER)
 #define WRITE_FLAGS (OPF_MEDIUM | OPF_READY | OPF_TRANSFER | OPF_WRITE)
@@ -76,8 +78,7 @@ static const struct scsi_opcode pr_out[SCSI_NR_SA] = {
     [PR_CLEAR] = PR_OUT("PERSISTENT RESERVE OUT, CLEAR"),
     [PR_PREEMPT] = PR_OUT("PERSISTENT RESERVE OUT, PREEMPT"),
     [PR_PREEMPT_AND_ABORT] = PR_OUT("PERSISTENT RESERVE OUT, PREEMPT AND ABORT"),
-    [PR_REGISTER_AND_IGNORE] =
-        PR_OUT("PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY"),
+    [PR_REGISTER_AND_IGNORE] = PR_OUT("PERSISTENT RESERVE OUT, REGISTER AND IGNORE EXISTING KEY"),
     [PR_REGISTER_AND_MOVE] = PR_OUT("PERSISTENT RESERVE OUT, REGISTER AND MOVE"),
 };
 
@@ -138,29 +139,29 @@ static const struct scsi_opcode table[256] = {
                    .cdb_len = 10, .usage = {0x25}),
     [0x28] =
         OP("READ(10)", sbc_read, RESV_READ, .dir = DIR_IN, .flags = READ_FLAGS | OPF_PROTECT,
-           .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x28, 0xf8, FF4, 0x00, FF2}),
+           .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x28, 0xf8, FF4, GROUP, FF2}),
     [0x2a] =
         OP("WRITE(10)", sbc_write, RESV_WRITE, .dir = DIR_OUT, .flags = WRITE_FLAGS | OPF_PROTECT,
-           .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x2a, 0xf8, FF4, 0x00, FF2}),
+           .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x2a, 0xf8, FF4, GROUP, FF2}),
     [0x2e] = OP("WRITE AND VERIFY(10)", sbc_write_verify, RESV_WRITE, .dir = DIR_OUT,
                 .flags = WRITE_FLAGS | OPF_PROTECT, .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2),
-                .usage = {0x2e, 0xf6, FF4, 0x00, FF2}),
+                .usage = {0x2e, 0xf6, FF4, GROUP, FF2}),
     [0x2f] =
         OP("VERIFY(10)", sbc_verify, RESV_READ, .dir = DIR_OUT, .flags = READ_FLAGS | OPF_PROTECT,
-           .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x2f, 0xf6, FF4, 0x00, FF2}),
+           .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x2f, 0xf6, FF4, GROUP, FF2}),
     [0x34] =
         OP("PRE-FETCH(10)", sbc_prefetch, RESV_READ, .flags = OPF_MEDIUM | OPF_READY, .cdb_len = 10,
-           .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x34, 0x02, FF4, 0x00, FF2}),
+           .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x34, 0x02, FF4, GROUP, FF2}),
     [0x35] =
         OP("SYNCHRONIZE CACHE(10)", sbc_sync_cache, RESV_WRITE, .flags = OPF_MEDIUM | OPF_READY,
-           .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x35, 0x06, FF4, 0x00, FF2}),
+           .cdb_len = 10, .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x35, 0x06, FF4, GROUP, FF2}),
     [0x37] = REPLY("READ DEFECT DATA(10)", sbc_read_defects, RESV_ALLOWED, .cdb_len = 10,
                    .len = AT(7, 2), .usage = {0x37, 0x00, 0x1f, [7] = FF2}),
     [0x41] = OP("WRITE SAME(10)", sbc_write_same, RESV_WRITE, .dir = DIR_OUT,
                 .flags = OPF_MEDIUM | OPF_READY | OPF_WRITE | OPF_PROTECT, .cdb_len = 10,
-                .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x41, 0xf8, FF4, 0x00, FF2}),
+                .lba = AT(2, 4), .len = AT(7, 2), .usage = {0x41, 0xf8, FF4, GROUP, FF2}),
     [0x42] = OP("UNMAP", sbc_unmap, RESV_WRITE, .dir = DIR_OUT, .flags = OPF_WRITE | OPF_READY,
-                .cdb_len = 10, .len = AT(7, 2), .usage = {0x42, 0x01, [7] = FF2}),
+                .cdb_len = 10, .len = AT(7, 2), .usage = {0x42, 0x01, [6] = GROUP, FF2}),
     [0x48] = {.name = "SANITIZE", .by_sa = sanitize},
     [0x4d] = OP("LOG SENSE", spc_log_sense, RESV_ALLOWED, .dir = DIR_IN, .cdb_len = 10,
                 .len = AT(7, 2), .usage = {0x4d, 0x01, FF2, 0x00, FF2, FF2}),
@@ -177,46 +178,48 @@ static const struct scsi_opcode table[256] = {
     [0x83] = {.name = "THIRD-PARTY COPY OUT", .by_sa = extended_copy},
     [0x84] = {.name = "THIRD-PARTY COPY IN", .by_sa = copy_results},
     [0x88] = OP("READ(16)", sbc_read, RESV_READ, .dir = DIR_IN, .flags = READ_FLAGS | OPF_PROTECT,
-                .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x88, 0xf8, FF8, FF4}),
-    [0x8a] =
-        OP("WRITE(16)", sbc_write, RESV_WRITE, .dir = DIR_OUT, .flags = WRITE_FLAGS | OPF_PROTECT,
-           .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x8a, 0xf8, FF8, FF4}),
+                .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4),
+                .usage = {0x88, 0xf8, FF8, FF4, GROUP}),
+    [0x8a] = OP("WRITE(16)", sbc_write, RESV_WRITE, .dir = DIR_OUT,
+                .flags = WRITE_FLAGS | OPF_PROTECT, .cdb_len = 16, .lba = AT(2, 8),
+                .len = AT(10, 4), .usage = {0x8a, 0xf8, FF8, FF4, GROUP}),
     [0x89] = OP("COMPARE AND WRITE", sbc_compare_and_write, RESV_WRITE, .dir = DIR_OUT,
                 .flags = OPF_MEDIUM | OPF_READY | OPF_WRITE | OPF_PROTECT, .cdb_len = 16,
-                .lba = AT(2, 8), .len = AT(13, 1), .usage = {0x89, 0xf8, FF8, [13] = 0xff}),
+                .lba = AT(2, 8), .len = AT(13, 1), .usage = {0x89, 0xf8, FF8, [13] = 0xff, GROUP}),
     [0x8b] = OP("ORWRITE(16)", sbc_orwrite, RESV_WRITE, .dir = DIR_OUT,
                 .flags = WRITE_FLAGS | OPF_PROTECT, .cdb_len = 16, .lba = AT(2, 8),
-                .len = AT(10, 4), .usage = {0x8b, 0xf8, FF8, FF4}),
+                .len = AT(10, 4), .usage = {0x8b, 0xf8, FF8, FF4, GROUP}),
     [0x8e] = OP("WRITE AND VERIFY(16)", sbc_write_verify, RESV_WRITE, .dir = DIR_OUT,
                 .flags = WRITE_FLAGS | OPF_PROTECT, .cdb_len = 16, .lba = AT(2, 8),
-                .len = AT(10, 4), .usage = {0x8e, 0xf6, FF8, FF4}),
-    [0x8f] =
-        OP("VERIFY(16)", sbc_verify, RESV_READ, .dir = DIR_OUT, .flags = READ_FLAGS | OPF_PROTECT,
-           .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x8f, 0xf6, FF8, FF4}),
-    [0x90] = OP("PRE-FETCH(16)", sbc_prefetch, RESV_READ, .flags = OPF_MEDIUM | OPF_READY,
-                .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x90, 0x02, FF8, FF4}),
-    [0x91] =
-        OP("SYNCHRONIZE CACHE(16)", sbc_sync_cache, RESV_WRITE, .flags = OPF_MEDIUM | OPF_READY,
-           .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x91, 0x06, FF8, FF4}),
+                .len = AT(10, 4), .usage = {0x8e, 0xf6, FF8, FF4, GROUP}),
+    [0x8f] = OP("VERIFY(16)", sbc_verify, RESV_READ, .dir = DIR_OUT,
+                .flags = READ_FLAGS | OPF_PROTECT, .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4),
+                .usage = {0x8f, 0xf6, FF8, FF4, GROUP}),
+    [0x90] =
+        OP("PRE-FETCH(16)", sbc_prefetch, RESV_READ, .flags = OPF_MEDIUM | OPF_READY, .cdb_len = 16,
+           .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x90, 0x02, FF8, FF4, GROUP}),
+    [0x91] = OP("SYNCHRONIZE CACHE(16)", sbc_sync_cache, RESV_WRITE,
+                .flags = OPF_MEDIUM | OPF_READY, .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4),
+                .usage = {0x91, 0x06, FF8, FF4, GROUP}),
     [0x93] = OP("WRITE SAME(16)", sbc_write_same, RESV_WRITE, .dir = DIR_OUT,
                 .flags = OPF_MEDIUM | OPF_READY | OPF_WRITE | OPF_PROTECT, .cdb_len = 16,
-                .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x93, 0xf9, FF8, FF4}),
+                .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x93, 0xf9, FF8, FF4, GROUP}),
     [0x9e] = {.name = "SERVICE ACTION IN(16)", .by_sa = service_action_in},
     [0xa0] = OP("REPORT LUNS", spc_report_luns, RESV_ALLOWED, .dir = DIR_IN, .ua = UA_KEEP,
                 .flags = OPF_NO_LUN, .cdb_len = 12, .len = AT(6, 4),
                 .usage = {0xa0, 0x00, 0xff, [6] = FF4}),
     [0xa3] = {.name = "MAINTENANCE IN", .by_sa = maintenance_in},
     [0xa8] = OP("READ(12)", sbc_read, RESV_READ, .dir = DIR_IN, .flags = READ_FLAGS | OPF_PROTECT,
-                .cdb_len = 12, .lba = AT(2, 4), .len = AT(6, 4), .usage = {0xa8, 0xf8, FF8}),
+                .cdb_len = 12, .lba = AT(2, 4), .len = AT(6, 4), .usage = {0xa8, 0xf8, FF8, GROUP}),
     [0xaa] =
         OP("WRITE(12)", sbc_write, RESV_WRITE, .dir = DIR_OUT, .flags = WRITE_FLAGS | OPF_PROTECT,
-           .cdb_len = 12, .lba = AT(2, 4), .len = AT(6, 4), .usage = {0xaa, 0xf8, FF8}),
+           .cdb_len = 12, .lba = AT(2, 4), .len = AT(6, 4), .usage = {0xaa, 0xf8, FF8, GROUP}),
     [0xae] = OP("WRITE AND VERIFY(12)", sbc_write_verify, RESV_WRITE, .dir = DIR_OUT,
                 .flags = WRITE_FLAGS | OPF_PROTECT, .cdb_len = 12, .lba = AT(2, 4), .len = AT(6, 4),
-                .usage = {0xae, 0xf6, FF8}),
+                .usage = {0xae, 0xf6, FF8, GROUP}),
     [0xaf] =
         OP("VERIFY(12)", sbc_verify, RESV_READ, .dir = DIR_OUT, .flags = READ_FLAGS | OPF_PROTECT,
-           .cdb_len = 12, .lba = AT(2, 4), .len = AT(6, 4), .usage = {0xaf, 0xf6, FF8}),
+           .cdb_len = 12, .lba = AT(2, 4), .len = AT(6, 4), .usage = {0xaf, 0xf6, FF8, GROUP}),
     [0xb7] = REPLY("READ DEFECT DATA(12)", sbc_read_defects, RESV_ALLOWED, .cdb_len = 12,
                    .len = AT(6, 4), .usage = {0xb7, 0x1f, [6] = FF4}),
     [COWL_OPCODE] = {.name = "COW LAYER", .by_sa = cow_layer},

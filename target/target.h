@@ -85,7 +85,8 @@ struct lun_opts {
     bool anchored_zeros;      /* delta view: decided zeros are "anchored" in GET LBA STATUS */
     uint32_t block_bytes;     /* logical blocks: 512 or 4096; 0: 512 */
     bool removable;           /* a medium that START STOP UNIT ejects and loads */
-    const char *reservations; /* as given to the sink last; NULL: none kept */
+    const char *reservations; /* as given to its sink last; NULL: none kept */
+    const char *mode;         /* the same of mode parameters */
 };
 struct lun *target_add_lun(struct target *t, const struct lun_opts *opts, struct error *err);
 /* Coroutine: takes it out of REPORT LUNS (unit attention), waits for its commands, frees. */
@@ -102,15 +103,17 @@ bool lun_in_use(struct lun *lun, char *who, size_t len);
 void lun_set_source_timeout(struct lun *lun, uint64_t timeout_ns);
 
 /*
- * Persistent reservations that are to outlive a power loss (APTPL). The sink keeps @text (NULL:
- * nothing any more) for the LUN durably before it returns 0; it is called in a coroutine, for
- * one LUN once at a time. Without a sink initiators are told that nothing can be kept.
+ * What is to outlive a power loss: persistent reservations (APTPL) and saved mode parameters. A
+ * sink keeps @text (NULL: nothing any more) for the LUN durably before it returns 0; it is called
+ * in a coroutine, for one LUN once at a time. Without a sink initiators are told that nothing can
+ * be kept.
  */
-typedef int co_reservations_sink_fn(struct target *t, uint16_t lun, const char *text, void *opaque,
-                                    struct error *err);
-void target_set_reservation_sink(co_reservations_sink_fn *fn, void *opaque);
-/* True if @text, as given to the sink, is of this LUN. */
-bool reservations_are_of(const char *text, uint16_t lun);
+typedef int co_lun_text_sink_fn(struct target *t, uint16_t lun, const char *text, void *opaque,
+                                struct error *err);
+void target_set_reservation_sink(co_lun_text_sink_fn *fn, void *opaque);
+void target_set_mode_sink(co_lun_text_sink_fn *fn, void *opaque);
+/* True if @text, as given to a sink, is of this LUN. */
+bool lun_text_is_of(const char *text, uint16_t lun);
 
 /* Who is registered (PERSISTENT RESERVE OUT), logged in or not. */
 typedef void registrant_fn(uint16_t lun, const char *initiator, uint64_t key, void *arg);

@@ -207,6 +207,7 @@ static size_t fill_block_limits(const struct lun *lun, uint8_t *b)
     unsigned shift = lun->block_shift;
     uint8_t *page = b - 4; /* offsets as in the standard's table */
 
+    page[4] = 0x01; /* WSNZ */
     page[5] = (uint8_t)lun_max_compare_blocks(lun);
     put_be16(page + 6, PREFERRED_BYTES >> shift);
     put_be32(page + 8, LUN_MAX_TRANSFER_BLOCKS);

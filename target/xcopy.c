@@ -61,7 +61,7 @@ static int co_move(struct lun *lun, uint64_t off, void *buf, uint32_t len, bool 
     co_blk_head_enter(&lun->head);
     node = blk_head_node(&lun->head);
     if (write)
-        ret = co_blk_write(node, off, buf, len, lun->write_cache ? 0 : BLK_FUA);
+        ret = co_blk_write(node, off, buf, len, lun->mode.write_cache ? 0 : BLK_FUA);
     else
         ret = co_blk_read(node, off, buf, len, 0);
     blk_head_exit(&lun->head);

@@ -175,8 +175,9 @@ class RawInitiator:
         return itt
 
     def finish(self, itt):
-        """Reads until the status of @itt: (SCSI status, data-in). R2Ts get zeros."""
-        data = b""
+        """Reads until the status of @itt: (SCSI status, data-in). R2Ts get zeros.
+        self.sense_data is the sense that came with it."""
+        data = self.sense_data = b""
         while True:
             pdu = self.recv()
             if pdu.opcode == REJECT or pdu.itt != itt:
@@ -189,6 +190,7 @@ class RawInitiator:
                 if pdu.flags & 1:
                     return pdu.header[3], data
             elif pdu.opcode == SCSI_RSP:
+                self.sense_data = pdu.data[2:]
                 return pdu.header[3], data
 
     def data_out(self, itt, ttt, data_sn, offset, data, final=True, spoil_data=False):

@@ -353,7 +353,7 @@ TEST(pr, saved_text_comes_back_and_damage_is_found)
     CHECK_EQ(act(0, PR_RESERVE, 0xabc, 0, PR_EXCLUSIVE_ACCESS_RO), PR_OK);
     text = pr_to_text(&pr, 7);
     REQUIRE(text);
-    CHECK(reservations_are_of(text, 7) && !reservations_are_of(text, 70));
+    CHECK(lun_text_is_of(text, 7) && !lun_text_is_of(text, 70));
     CHECK_EQ(pr_from_text(&back, text, 8), -22);
     CHECK_EQ(pr_from_text(&back, text, 7), 0);
     CHECK_EQ(back.nr, 2);

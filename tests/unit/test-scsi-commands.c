@@ -333,14 +333,14 @@ TEST(mode, without_write_cache_every_write_is_forced)
 
     setup();
     CHECK_EQ(select_page(&f.nexus, page, 20), 0);
-    CHECK(!f.lun->write_cache);
+    CHECK(!f.lun->mode.write_cache);
     CHECK_EQ(read_block(&other), SENSE(6, 0x2a, 0x01)); /* MODE PARAMETERS CHANGED */
     CHECK_EQ(read_block(&f.nexus), 0);
     flushes = f.mem->flushes;
     CHECK_EQ(exec(&f.nexus, CDB(0x1a, 8, 8, 0, 255, 0), NULL, 255), 0);
     CHECK_EQ(data[4 + 2] & 4, 0);
     scsi_lun_reset(&f.target, 0, NULL);
-    CHECK(f.lun->write_cache);
+    CHECK(f.lun->mode.write_cache);
     (void)flushes;
     teardown();
 }
@@ -364,9 +364,47 @@ TEST(mode, what_cant_be_changed_is_named_and_nothing_changes)
 
     setup();
     CHECK_EQ(select_page(&f.nexus, pages, 32), SENSE(5, 0x26, 0));
-    CHECK(f.lun->write_cache);
+    CHECK(f.lun->mode.write_cache);
     CHECK_EQ(select_page(&f.nexus, pages, 19), SENSE(5, 0x1a, 0)); /* cut short */
     CHECK_EQ(exec(&f.nexus, CDB(0x15, 0x11, 0, 0, 4, 0), pages, 4), SENSE(5, 0x24, 0)); /* SP */
+    teardown();
+}
+
+TEST(mode, saved_parameters_are_kept_before_they_count_and_come_back)
+{
+    uint8_t list[24] = {[4] = 0x08, 18}; /* WCE 0 */
+    struct lun_opts opts;
+
+    setup();
+    target_set_mode_sink(co_sink, NULL);
+    sink_result = -28;
+    CHECK_EQ(exec(&f.nexus, CDB(0x15, 0x11, 0, 0, 24, 0), list, 24), SENSE(4, 0x44, 0));
+    CHECK(f.lun->mode.write_cache);
+    sink_result = 0;
+    CHECK_EQ(exec(&f.nexus, CDB(0x15, 0x11, 0, 0, 24, 0), list, 24), 0);
+    CHECK(!f.lun->mode.write_cache);
+    CHECK_STR(kept, "0:0:0:0:0:0");
+    list[4 + 2] = 4;
+    CHECK_EQ(select_page(&f.nexus, list + 4, 20), 0); /* SP 0: for now */
+    CHECK(f.lun->mode.write_cache);
+    CHECK_EQ(exec(&f.nexus, CDB(0x1a, 8, 0xc8, 0, 255, 0), NULL, 255), 0);
+    CHECK_EQ(data[4], 0x88); /* PS */
+    CHECK_EQ(data[4 + 2], 0);
+    scsi_lun_reset(&f.target, 0, NULL);
+    CHECK(!f.lun->mode.write_cache);
+    strcpy(kept, "5:0:1:1:1:77");
+    opts = (struct lun_opts){.number = 5, .root = f.disk, .writable = true, .mode = kept};
+    REQUIRE(fake_add_lun(&f, &opts));
+    CHECK(target_find_lun(&f.target, 5)->mode.software_protect);
+    CHECK_EQ(target_find_lun(&f.target, 5)->mode.threshold_sets, 77);
+    for (const char *const *bad = (const char *const[]){"6:0:1:1:1", "6:0:2:1:1:1", "7:0:0:0:0:0",
+                                                        "6:0:0:0:0:-1", "6:0:0:0:0:1x", "", NULL};
+         *bad; bad++) {
+        opts.number = 6;
+        opts.mode = *bad;
+        CHECK(!fake_add_lun(&f, &opts));
+    }
+    target_set_mode_sink(NULL, NULL);
     teardown();
 }
 

@@ -636,32 +636,13 @@ TEST(scsi, write_same_repeats_its_block)
     fake_teardown(&f);
 }
 
-TEST(scsi, write_same_of_0_blocks_goes_up_to_the_end)
-{
-    const uint32_t blocks = DISK_BYTES / 512;
-    uint8_t cdb[10] = {0x41};
-
-    fake_setup(&f, DISK_BYTES, true);
-    mem_node_fill(f.mem, 0, DISK_BYTES, BLK_ST_DATA, 0x42);
-    memset(data, 0, 512);
-    put_be32(cdb + 2, blocks - 8);
-    CHECK_EQ(fake_exec(&f, cdb, 10, data, 512, true), 0);
-    CHECK_EQ(f.mem->data[DISK_BYTES - 4097], 0x42);
-    CHECK_EQ(f.mem->data[DISK_BYTES - 4096], 0);
-    CHECK_EQ(f.mem->data[DISK_BYTES - 1], 0);
-    put_be32(cdb + 2, blocks); /* there is no such block */
-    CHECK_EQ(fake_exec(&f, cdb, 10, data, 512, true), SENSE(5, 0x21, 0));
-    f.lun->capacity_blocks = LUN_MAX_WRITE_SAME_BYTES / 512 + 2; /* the rest is too long */
-    put_be32(cdb + 2, 1);
-    CHECK_EQ(fake_exec(&f, cdb, 10, data, 512, true), SENSE(5, 0x24, 0));
-    fake_teardown(&f);
-}
-
-TEST(scsi, write_same_of_zeros_is_a_zero_request)
+TEST(scsi, write_same_of_zeros_is_a_zero_request_and_0_blocks_are_refused)
 {
     fake_setup(&f, DISK_BYTES, true);
     mem_node_fill(f.mem, 0, DISK_BYTES, BLK_ST_DATA, 0x42);
     memset(data, 0, 512);
+    CHECK_EQ(fake_exec(&f, CDB(0x41, 8, 0, 0, 0, 8, 0, 0, 0, 0), data, 512, true),
+             SENSE(5, 0x24, 0)); /* WSNZ */
     CHECK_EQ(fake_exec(&f, CDB(0x41, 8, 0, 0, 0, 8, 0, 0, 8, 0), data, 512, true), 0);
     CHECK_EQ(f.mem->data[4095], 0x42);
     CHECK_EQ(f.mem->data[4096], 0);
