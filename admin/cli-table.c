@@ -23,10 +23,10 @@
 #define ACCESS_OPTIONS                                                                            \
     OPT("--target", "IQN", CLI_STRING, "target", "name of the target (default: made from NAME)"), \
         OPT("--allow", "IQN", CLI_LIST, "allow",                                                  \
-            "initiator, or address ADDR[/LEN], that may log in; repeatable (default: all)"),                        \
+            "initiator, or address ADDR[/LEN], that may log in; repeatable (default: all)"),      \
         OPT("--mask", "INITIATOR=LUNS", CLI_LIST, "mask",                                         \
             "LUNs that this initiator sees, as lun mask takes them; repeatable (default: all)"),  \
-        OPT("--user", "NAME", CLI_STRING, "user", "user that initiators log in as"),    \
+        OPT("--user", "NAME", CLI_STRING, "user", "user that initiators log in as"),              \
         OPT("--secret-file", "FILE", CLI_PATH, "secret-file", "file with that secret")
 
 static const struct cli_arg name_pos[] = {
@@ -39,9 +39,9 @@ static const struct cli_arg user_pos[] = {
     {.name = NULL},
 };
 
-#define ACCOUNT_OPTIONS                                                                   \
-    OPT("--chain", "NAME", CLI_STRING, "chain", "for logins to this chain"),              \
-        FLAG("--discovery", CLI_TRUE, "discovery", "for discovery sessions"),             \
+#define ACCOUNT_OPTIONS                                                       \
+    OPT("--chain", "NAME", CLI_STRING, "chain", "for logins to this chain"),  \
+        FLAG("--discovery", CLI_TRUE, "discovery", "for discovery sessions"), \
         FLAG("--outgoing", CLI_TRUE, "outgoing", "what we prove ourselves with (mutual CHAP)")
 
 static const struct cli_arg job_pos[] = {
@@ -70,7 +70,8 @@ static const struct cli_arg pull_options[] = {
         "secret of USER at the source"),
     FLAG("--quiesced", CLI_TRUE, "quiesced", "nobody writes to the source, though it could be"),
     ACCESS_OPTIONS,
-    OPT("--format", "F", CLI_STRING, "format", "format of the local copy: qcow2 or raw (default: qcow2)"),
+    OPT("--format", "F", CLI_STRING, "format",
+        "format of the local copy: qcow2 or raw (default: qcow2)"),
     FLAG("--keep-layers", CLI_TRUE, "keep-layers", "copy the layers one by one (not yet)"),
     OPT("--base", "LAYER", CLI_STRING, "base", "a layer to keep as backing: UUID, name, file here, or LAYER=FILE"),
     FLAG("--no-stream", CLI_FALSE, "stream", "do not copy in the background"),
@@ -78,6 +79,8 @@ static const struct cli_arg pull_options[] = {
     OPT("--speed", "BYTES/s", CLI_SIZE, "speed", "limit of the background copy"),
     OPT("--source-timeout", "SECONDS", CLI_NUMBER, "source-timeout",
         "how long commands wait for a source that is away (default 120)"),
+    FLAG("--source-digests", CLI_TRUE, "source-digests",
+         "insist on checksums of what the source sends (headers)"),
     {.name = NULL},
 };
 

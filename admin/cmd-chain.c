@@ -234,6 +234,7 @@ static const struct cmd_arg pull_args[] = {
     {.name = "copy-on-read", .type = ARG_BOOL, .optional = true},
     {.name = "speed", .type = ARG_SIZE, .optional = true},
     {.name = "source-timeout", .type = ARG_SIZE, .optional = true},
+    {.name = "source-digests", .type = ARG_BOOL, .optional = true},
     {.name = NULL},
 };
 
@@ -281,6 +282,7 @@ static json_t *run_pull(struct daemon *d, const json_t *args, struct error *err)
         return NULL;
     rec->copy_on_read = arg_bool(args, "copy-on-read", true);
     rec->speed_bytes = arg_size(args, "speed", 0);
+    rec->source_digests = arg_bool(args, "source-digests", false);
     if (record_set(&rec->source_secret_file, arg_string(args, "source-secret-file"))) {
         error_set(err, ENOMEM, "out of memory");
         record_free(rec);

@@ -165,6 +165,7 @@ static int co_log_in(struct holder *h, struct error *err)
     if (!ho)
         return error_set(err, ENOMEM, "out of memory");
     ho->key = rec->hold_key;
+    ho->digests = rec->source_digests;
     snprintf(ho->initiator, sizeof(ho->initiator), "%s", h->c->d->state->initiator);
     ret = iscsi_url_parse(rec->hold_url, &ho->url, err);
     if (rec->hold_user)

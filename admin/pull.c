@@ -75,6 +75,7 @@ static int co_read_source(const struct remote_opts *ro, struct found_chain *foun
         .initiator = ro->initiator,
         .user = *ro->url.user ? ro->url.user : NULL,
         .secret = *ro->url.user ? ro->secret : NULL,
+        .digests = ro->digests,
     };
     struct iscsi_conn *conn;
     int ret;
@@ -136,6 +137,7 @@ static int co_connect_source(struct chain *c, const struct pull_opts *opts, cons
 
     if (!ro)
         return error_set(err, ENOMEM, "out of memory");
+    ro->digests = c->rec->source_digests;
     snprintf(ro->initiator, sizeof(ro->initiator), "%s", c->d->state->initiator);
     ret = iscsi_url_parse(opts->url, &ro->url, err);
     if (!ret && rec->source_secret_file)
@@ -172,6 +174,7 @@ static struct remote_opts *co_opts_from_record(const struct chain *c, struct err
         return NULL;
     }
     ro->may_be_down = true;
+    ro->digests = c->rec->source_digests;
     snprintf(ro->initiator, sizeof(ro->initiator), "%s", c->d->state->initiator);
     expect_source(rec, &ro->expect);
     if (iscsi_url_parse(rec->source_url, &ro->url, err)) {

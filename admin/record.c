@@ -64,6 +64,7 @@ static const struct field fields[] = {
     FIELD("source-naa", F_UUID, source_naa),
     FIELD("source-bytes", F_U64, source_bytes),
     FIELD("source-timeout", F_U64, source_timeout_s),
+    OPTIONAL("source-digests", F_BOOL, source_digests),
     FIELD("copy-on-read", F_BOOL, copy_on_read),
     FIELD("stream", F_BOOL, stream),
     FIELD("stream-paused", F_BOOL, stream_paused),

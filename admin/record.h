@@ -66,6 +66,7 @@ struct chain_record {
     struct uuid source_naa; /* VPD 83h designator, 16 bytes of anything */
     uint64_t source_bytes;  /* capacity */
     uint64_t source_timeout_s;
+    bool source_digests; /* CRC32C of PDU headers is insisted on */
     bool copy_on_read;
     bool stream; /* wanted: goes on after a restart */
     bool stream_paused;

@@ -31,6 +31,7 @@ int co_hold_open(const struct hold_opts *opts, struct iscsi_conn **conn, struct 
         .initiator = opts->initiator,
         .user = *opts->url.user ? opts->url.user : NULL,
         .secret = *opts->url.user ? opts->secret : NULL,
+        .digests = opts->digests,
         .isid = opts->key & UINT64_C(0xffffffffff),
         .timeout_ns = HOLD_TIMEOUT_NS,
     };

@@ -13,6 +13,7 @@ struct hold_opts {
     struct iscsi_url url; /* its LUN is not looked at */
     char secret[256];     /* CHAP, "" if none */
     char initiator[224];
+    bool digests;
     uint64_t key; /* never 0 */
 };
 

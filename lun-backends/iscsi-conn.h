@@ -23,7 +23,7 @@ struct iscsi_conn_opts {
     const char *target; /* NULL: discovery session */
     const char *initiator;
     const char *user, *secret; /* CHAP, NULL if none */
-    bool digests;
+    bool digests; /* CRC32C of PDU headers, or no login */
     uint64_t isid;       /* 40 bits that are always the same; 0: random ones */
     uint64_t timeout_ns; /* for connect + login, and default per command; 0: 10 s */
     /* Called (loop, not from inside libiscsi) once when the session is lost; may be NULL.

@@ -150,8 +150,9 @@ static int prepare_context(struct iscsi_conn *c)
         random = (c->isid & 0xffffff) | c->isid >> 24 << 32;
     iscsi_set_isid_random(ctx, (uint32_t)random & 0xffffff, (uint32_t)(random >> 32) & 0xffff);
     iscsi_set_session_type(ctx, c->discovery ? ISCSI_SESSION_DISCOVERY : ISCSI_SESSION_NORMAL);
-    iscsi_set_header_digest(ctx, c->digests ? ISCSI_HEADER_DIGEST_CRC32C_NONE
-                                            : ISCSI_HEADER_DIGEST_NONE);
+    /* Asked for is insisted on. libiscsi 1.19 has no data digests to offer. */
+    iscsi_set_header_digest(ctx,
+                            c->digests ? ISCSI_HEADER_DIGEST_CRC32C : ISCSI_HEADER_DIGEST_NONE);
     if (!c->discovery && iscsi_set_targetname(ctx, c->target))
         return -EINVAL;
     if (c->user[0] && iscsi_set_initiator_username_pwd(ctx, c->user, c->secret))

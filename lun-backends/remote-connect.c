@@ -161,6 +161,7 @@ int co_remote_session_open(struct remote_session *s, struct error *err)
         .initiator = r->opts.initiator,
         .user = url->user[0] ? url->user : NULL,
         .secret = r->opts.secret,
+        .digests = r->opts.digests,
         .on_down = session_lost,
         .opaque = s,
     };

@@ -42,6 +42,7 @@ struct remote_opts {
     struct iscsi_url url; /* lun set */
     char secret[256];     /* CHAP, "" if none */
     char initiator[224];
+    bool digests; /* CRC32C of PDU headers, or no login */
     struct remote_identity expect; /* size_bytes 0: first contact, take what comes */
     bool may_be_down;              /* open without contact (restart); needs expect.size_bytes */
 };

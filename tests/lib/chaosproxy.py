@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A TCP proxy that makes a link bad on purpose, changeable while it runs: delay, rate, cut, black
+hole, refusal, bits flipped in iSCSI PDUs. Bytes come in order and whole, unless bits are flipped."""
+import queue
+import socket
+import struct
+import threading
+import time
+
+CHUNK = 16384
+
+
+class Framer:
+    """Cuts a stream of PDUs into (part, bytes): "header" (with its digest) and "data"."""
+
+    def __init__(self, header_digest):
+        self.digest = 4 if header_digest else 0
+        self.full_feature, self.buf, self.data_left = False, b"", 0
+
+    def feed(self, data):
+        self.buf += data
+        while self.buf:
+            if self.data_left:
+                part, self.buf = self.buf[:self.data_left], self.buf[self.data_left:]
+                self.data_left -= len(part)
+                yield "data", part
+                continue
+            if len(self.buf) < 48:
+                return
+            size = 48 + 4 * self.buf[4] + (self.digest if self.full_feature else 0)
+            if len(self.buf) < size:
+                return
+            head, self.buf = self.buf[:size], self.buf[size:]
+            length = struct.unpack(">I", b"\0" + head[5:8])[0]
+            self.data_left = length + -length % 4
+            login = head[0] & 0x3f == 0x23
+            yield "login" if login else "header", head
+            # the last login response: T, next stage full feature, status 0
+            if login and head[1] & 0x83 == 0x83 and head[36] == 0:
+                self.full_feature = True
+
+
+class Link:
+    """One connection: a pump for each direction, each a reader and a writer."""
+
+    def __init__(self, proxy, near):
+        self.proxy, self.near = proxy, near
+        self.far = socket.create_connection(proxy.to, 10)
+        self.dead = False
+        for s in (near, self.far):
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.start(near, self.far, None)
+        self.start(self.far, near, Framer(proxy.header_digest))
+
+    def start(self, source, sink, framer):
+        waiting = queue.Queue(256)
+        for fn, args in ((self.read, (source, waiting, framer)), (self.write, (sink, waiting))):
+            threading.Thread(target=fn, args=args, daemon=True).start()
+
+    def close(self):
+        self.dead = True
+        for s in (self.near, self.far):
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            s.close()
+
+    def read(self, source, waiting, framer):
+        p = self.proxy
+        try:
+            while not self.dead:
+                data = source.recv(CHUNK)
+                if not data:
+                    break
+                if framer:
+                    data = b"".join(p.maybe_flip(kind, part) for kind, part in framer.feed(data))
+                due = time.monotonic() + p.delay_s
+                while not self.dead:
+                    try:
+                        waiting.put((due, data), timeout=0.2)
+                        break
+                    except queue.Full:
+                        pass
+        except OSError:
+            pass
+        self.close()
+
+    def write(self, sink, waiting):
+        p = self.proxy
+        try:
+            while not self.dead:
+                try:
+                    due, data = waiting.get(timeout=0.2)
+                except queue.Empty:
+                    continue
+                time.sleep(max(due - time.monotonic(), 0))
+                while p.hole and not self.dead:
+                    time.sleep(0.02)
+                if p.rate:
+                    p.take_turn(len(data))
+                sink.sendall(data)
+                p.passed += len(data)
+        except OSError:
+            pass
+        self.close()
+
+
+class ChaosProxy:
+    """Listens on self.port for @to (host, port); header_digest: what the two will agree on."""
+
+    def __init__(self, to, header_digest=False):
+        self.to, self.header_digest = to, header_digest
+        self.delay_s = 0.0      # each way
+        self.rate = 0           # bytes a second, both ways and all connections together
+        self.hole = False       # nothing comes through, nothing is closed
+        self.refuse = False     # new connections are closed at once
+        self.flip_header = 0    # one bit in one of so many headers towards the initiator
+        self.flips = self.passed = self.accepted = self.headers = 0
+        self.links, self.lock, self.free_at = [], threading.Lock(), 0.0
+        self.listener = socket.socket()
+        self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen(64)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            try:
+                if self.refuse:
+                    near.close()
+                else:
+                    link = Link(self, near)
+                    self.links = [l for l in self.links if not l.dead] + [link]
+            except OSError:
+                near.close()
+
+    def take_turn(self, n):
+        with self.lock:
+            now = time.monotonic()
+            self.free_at = max(self.free_at, now) + n / self.rate
+            wait = self.free_at - now
+        time.sleep(wait)
+
+    def maybe_flip(self, kind, part):
+        if kind != "header" or not self.flip_header:
+            return part
+        self.headers += 1
+        if self.headers % self.flip_header:
+            return part
+        self.flips += 1
+        bit = (self.headers * 2654435761) % (8 * 48)
+        part = bytearray(part)
+        part[bit // 8] ^= 1 << bit % 8
+        return bytes(part)
+
+    def open_links(self):
+        return sum(not l.dead for l in self.links)
+
+    def cut(self):
+        """All connections end now; how many there were."""
+        gone = [l for l in self.links if not l.dead]
+        for l in gone:
+            l.close()
+        return len(gone)
+
+    def close(self):
+        self.listener.close()
+        self.cut()
