@@ -59,6 +59,8 @@ static const struct cli_arg export_options[] = {
     OPT("--block-size", "BYTES", CLI_SIZE, "block-size",
         "logical blocks of all its LUNs: 512 (default) or 4096"),
     FLAG("--removable", CLI_TRUE, "removable", "initiators may eject and load LUN 0's medium"),
+    OPT("--cache", "MODE", CLI_STRING, "cache",
+        "auto (default), none (past the page cache) or writeback (through it)"),
     FLAG("--probe-backing", CLI_TRUE, "probe-backing",
          "look at backing files without a recorded format (default: they are raw)"),
     {.name = NULL},

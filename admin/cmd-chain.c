@@ -122,6 +122,8 @@ static json_t *co_info_and_release(struct chain *c)
 static const char *const image_formats[] = {"qcow2", "raw", NULL};
 static const char *const views[] = {"flat", "delta", "image", NULL};
 
+static const char *const cache_modes[] = {"auto", "none", "writeback", NULL};
+
 static const struct cmd_arg export_args[] = {
     {.name = "name", .type = ARG_STRING},
     {.name = "image", .type = ARG_STRING},
@@ -132,6 +134,7 @@ static const struct cmd_arg export_args[] = {
     {.name = "allow", .type = ARG_STRINGS, .optional = true},
     {.name = "mask", .type = ARG_STRINGS, .optional = true},
     {.name = "probe-backing", .type = ARG_BOOL, .optional = true},
+    {.name = "cache", .type = ARG_STRING, .optional = true, .choices = cache_modes},
     {.name = "block-size", .type = ARG_SIZE, .optional = true},
     {.name = "removable", .type = ARG_BOOL, .optional = true},
     {.name = "user", .type = ARG_STRING, .optional = true},
@@ -156,6 +159,7 @@ static int set_export(struct chain_record *rec, const json_t *args, struct error
                          "view 'image' shows sealed layers only: export without --writable");
     if (record_set(&rec->path, arg_string(args, "image")) ||
         record_set(&rec->format, arg_string(args, "format")) ||
+        record_set(&rec->cache, arg_string(args, "cache")) ||
         record_set(&rec->view, view ? view : "flat"))
         return error_set(err, ENOMEM, "out of memory");
     return 0;

@@ -70,7 +70,7 @@ int co_chain_open_export(struct chain *c, struct error *err)
         .format = rec->format,
         .writable = rec->writable,
         .probe_backing = rec->probe_backing,
-        .cache = FILE_CACHE_AUTO,
+        .cache = record_cache(rec),
         .fix_leaks = c->fix_leaks,
     };
     struct chain_image *image;

@@ -182,7 +182,7 @@ static int co_create_named(struct snapshot *s, const struct file_opts *fo, struc
 
 static int co_create_file(struct snapshot *s, struct blk_node **file, struct error *err)
 {
-    struct file_opts fo = {.writable = true, .create = true};
+    struct file_opts fo = {.writable = true, .create = true, .cache = record_cache(s->c->rec)};
     int ret;
 
     if (!s->order->file)

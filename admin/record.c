@@ -45,6 +45,7 @@ static const struct field fields[] = {
     FIELD("path", F_STRING, path),
     FIELD("format", F_STRING, format),
     FIELD("probe-backing", F_BOOL, probe_backing),
+    OPTIONAL("cache", F_STRING, cache),
     FIELD("layer-formats", F_STRINGS, layer_formats),
     OPTIONAL("block-size", F_U64, block_bytes),
     OPTIONAL("removable", F_BOOL, removable),
@@ -184,6 +185,16 @@ struct chain_record *record_new(const char *kind, const char *name)
         return NULL;
     }
     return rec;
+}
+
+/* A mode that a newer version wrote: auto. */
+enum file_cache record_cache(const struct chain_record *rec)
+{
+    enum file_cache cache = FILE_CACHE_AUTO;
+
+    if (rec->cache)
+        file_cache_from_name(rec->cache, &cache);
+    return cache;
 }
 
 void record_free(struct chain_record *rec)

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "util/error.h"
+#include "lun-backends/file.h"
 #include "util/list.h"
 #include "util/uuid.h"
 
@@ -46,6 +47,7 @@ struct chain_record {
     char *path;   /* the top image, absolute */
     char *format; /* of the top; never probed again */
     bool probe_backing;
+    char *cache; /* mode of its files, file_cache_from_name(); NULL: auto */
     struct string_list layer_formats;   /* base first; what each was at export */
     uint64_t block_bytes;               /* logical blocks of the LUNs; 0: 512 */
     bool removable;                     /* LUN 0's medium can be ejected */
@@ -99,6 +101,7 @@ void record_free(struct chain_record *rec);
 int record_set(char **member, const char *text);
 /* All of the pull is here: what was needed to go on with it goes. */
 void record_forget_source(struct chain_record *rec);
+enum file_cache record_cache(const struct chain_record *rec);
 /* NULL: out of memory. */
 json_t *record_to_json(const struct chain_record *rec);
 struct chain_record *record_from_json(const json_t *j, struct error *err);

@@ -117,7 +117,7 @@ static int co_open_format(struct opening *o, struct blk_node *file, bool writabl
         .writable = writable,
         .fix_leaks = writable && o->opts->fix_leaks,
         .no_lock = o->opts->no_lock,
-        .cache = o->chain->nr_layers ? FILE_CACHE_AUTO : o->opts->cache,
+        .cache = o->opts->cache,
     };
 
     if (!strcmp(o->format, "qcow2"))
@@ -211,7 +211,7 @@ static int co_open_layer(struct opening *o)
     bool top = !o->chain->nr_layers, writable = top && o->opts->writable;
     struct file_opts fopts = {
         .writable = writable,
-        .cache = top ? o->opts->cache : FILE_CACHE_AUTO,
+        .cache = o->opts->cache,
         .no_lock = o->opts->no_lock,
     };
     struct blk_node *file, *node = NULL;

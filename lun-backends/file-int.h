@@ -34,6 +34,7 @@ struct file_node {
     int fd;
     int tail_fd; /* page cache, for a partial last block of an O_DIRECT file; -1: none */
     unsigned aio_slot; /* fd's, of the engine */
+    enum file_cache cache;
     bool direct, is_blkdev;
     bool grown;  /* real_end was moved by us */
     bool sparse; /* a write may meet a hole */

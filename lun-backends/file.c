@@ -230,6 +230,7 @@ int co_file_open(const char *path, const struct file_opts *opts, struct blk_node
     if (!n)
         return error_set(err, ENOMEM, "opening '%s': out of memory", path);
     f->fd = f->tail_fd = -1;
+    f->cache = opts->cache;
     list_init(&f->changes);
     list_init(&f->grow_waiters);
     list_init(&f->flush_now);
@@ -292,6 +293,7 @@ static int co_file_reopen(struct blk_node *node, bool writable, struct error *er
     fresh->fd = fresh->tail_fd = -1;
     r->old = f;
     r->opts.writable = writable;
+    r->opts.cache = f->cache;
     r->open = (struct open_job){.opts = &r->opts, .f = fresh, .err = err};
     ret = co_work(reopen_on_helper, r);
     if (!ret) {
@@ -371,6 +373,23 @@ uint64_t file_node_length(const struct blk_node *node)
 bool file_node_is_direct(const struct blk_node *node)
 {
     return to_file(node)->direct;
+}
+
+bool file_cache_from_name(const char *name, enum file_cache *cache)
+{
+    static const char *const names[] = {
+        [FILE_CACHE_AUTO] = "auto",
+        [FILE_CACHE_NONE] = "none",
+        [FILE_CACHE_WRITEBACK] = "writeback",
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (!strcmp(name, names[i])) {
+            *cache = (enum file_cache)i;
+            return true;
+        }
+    }
+    return false;
 }
 
 struct stat_job {

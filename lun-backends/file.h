@@ -20,6 +20,8 @@ enum file_cache {
     FILE_CACHE_NONE,      /* O_DIRECT (buffered with a notice where it is refused) */
     FILE_CACHE_WRITEBACK, /* page cache */
 };
+/* "auto", "none", "writeback"; false: none of these. */
+bool file_cache_from_name(const char *name, enum file_cache *cache);
 
 struct file_opts {
     bool writable;
