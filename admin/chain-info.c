@@ -10,6 +10,7 @@
 
 #include "admin/holds.h"
 #include "admin/json-util.h"
+#include "admin/settings.h"
 #include "lun-backends/commit.h"
 #include "lun-backends/file.h"
 #include "lun-backends/remote.h"
@@ -180,6 +181,7 @@ static json_t *basic_info(const struct chain *c)
         json_put(j, "source-bytes-read", json_integer((json_int_t)c->source_bytes_read));
     if (chain_job(c))
         json_put(j, "job", job_info(c));
+    json_put(j, "settings", chain_settings_info(c));
     held = holders_of(c, 0);
     if (held)
         json_put(j, "held-by", held);

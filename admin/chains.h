@@ -13,6 +13,7 @@
 #include "admin/state.h"
 #include "lun-backends/block.h"
 #include "lun-backends/chain.h"
+#include "lun-backends/image-settings.h"
 #include "lun-backends/job.h"
 #include "target/target.h"
 
@@ -46,6 +47,7 @@ struct chain {
     struct blk_node *filter;    /* above the top: copy-on-read, a commit's watch; NULL: none */
     struct job *stream;         /* NULL: none runs */
     struct job *commit;         /* the same; never both */
+    struct qcow2_settings settings; /* kept for it, see settings.h */
     uint64_t source_bytes_read; /* over the wire, of a source that was dropped */
     bool fix_leaks;             /* at opening: its writable top was not closed in order */
     bool closed;                /* at the end of the daemon */

@@ -108,6 +108,25 @@ static void put_progress(const json_t *chain)
     }
 }
 
+static void put_settings(const json_t *settings)
+{
+    const char *key, *before = "  settings: ";
+    json_t *value;
+
+    json_object_foreach ((json_t *)settings, key, value) {
+        printf("%s%s ", before, key);
+        if (json_is_boolean(value))
+            fputs(json_is_true(value) ? "on" : "off", stdout);
+        else if (json_is_string(value))
+            cli_put(json_string_value(value));
+        else
+            printf("%" JSON_INTEGER_FORMAT, json_integer_value(value));
+        before = ", ";
+    }
+    if (json_object_size(settings))
+        putchar('\n');
+}
+
 /* What it holds at its source. */
 static void put_holds(const json_t *holds)
 {
@@ -149,6 +168,7 @@ static void put_chain(const json_t *chain)
     put_tree(chain);
     put_holders(json_object_get(chain, "held-by"), 2, "LUN 0 is");
     put_progress(chain);
+    put_settings(json_object_get(chain, "settings"));
     put_holds(json_object_get(chain, "holds"));
     put_sessions(chain);
 }

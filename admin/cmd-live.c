@@ -13,6 +13,7 @@
 #include "admin/commands.h"
 #include "admin/json-util.h"
 #include "admin/live.h"
+#include "admin/settings.h"
 #include "util/size.h"
 
 #define MAX_ACTIONS 256
@@ -411,6 +412,27 @@ static json_t *run_change_backing(struct daemon *d, const json_t *args, struct e
     return ret ? NULL : json_object();
 }
 
+/* ---- settings --------------------------------------------------------------------------------- */
+
+static const struct cmd_arg chain_set_args[] = {
+    {.name = "name", .type = ARG_STRING},
+    {.name = "settings", .type = ARG_STRINGS},
+    {.name = NULL},
+};
+
+static json_t *run_chain_set(struct daemon *d, const json_t *args, struct error *err)
+{
+    struct chain *c = chain_lookup(d, arg_string(args, "name"), err);
+
+    if (!c || chain_claim(c, "its settings are being changed", err))
+        return NULL;
+    if (co_chain_settings_change(c, json_object_get(args, "settings"), err)) {
+        chain_release(c);
+        return NULL;
+    }
+    return co_info_and_release(c);
+}
+
 const struct command live_commands[] = {
     {"chain-snapshot", "new top layer over a disk in use", chain_snapshot_args, run_chain_snapshot},
     {"chain-commit", "merges layers of a disk in use into the one below", chain_commit_args,
@@ -419,6 +441,8 @@ const struct command live_commands[] = {
      run_snapshot_sync},
     {"transaction", "snapshots of several disks at one instant, all or none", transaction_args,
      run_transaction},
+    {"chain-set", "changes settings of a chain in use, and keeps them in its image",
+     chain_set_args, run_chain_set},
     {"block-commit", "starts merging layers into one below", block_commit_args, run_block_commit},
     {"block_resize", "makes a disk in use larger", resize_args, run_resize},
     {"change-backing-file", "writes another name of its backing file into an image",

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "admin/chains.h"
+#include "admin/settings.h"
 #include "util/log.h"
 
 static int note_formats(struct chain_record *rec, const struct chain_image *image,
@@ -88,6 +89,8 @@ int co_chain_open_export(struct chain *c, struct error *err)
     }
     if (!ret)
         ret = take_layers(c, image, err);
+    if (!ret)
+        chain_settings_adopt(c);
     co_chain_close(image); /* the layers have references of their own */
     return ret;
 }

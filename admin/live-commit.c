@@ -19,6 +19,7 @@
 #include "admin/events.h"
 #include "admin/json-util.h"
 #include "admin/live.h"
+#include "admin/settings.h"
 #include "lun-backends/commit.h"
 #include "lun-backends/file.h"
 #include "lun-backends/qcow2.h"
@@ -439,6 +440,7 @@ static void co_settle_base(struct committing *m)
         uuid_make(&base->uuid);
     else
         co_seal_base(m);
+    co_chain_settings_follow(m->c);
 }
 
 static int co_end_active(struct committing *m, struct error *err)

@@ -219,6 +219,8 @@ static int co_create_overlay(struct snapshot *s, struct error *err)
     ret = co_work(fsync_dir_of, s->path);
     if (ret)
         return error_set(err, -ret, "can't make %s durable: %s", s->path, strerror(-ret));
+    if (s->c->settings.set && co_qcow2_node_set_settings(s->node, &s->c->settings, err))
+        return -err->errnum;
     if (s->order->node_name) {
         name = strdup(s->order->node_name);
         if (!name)

@@ -51,6 +51,8 @@ libadmin_a_SOURCES = \
 	admin/secret.c \
 	admin/secret.h \
 	admin/serve.c \
+	admin/settings.c \
+	admin/settings.h \
 	admin/state.c \
 	admin/state.h \
 	admin/streams.c \

@@ -17,6 +17,7 @@
 #include "admin/holds.h"
 #include "admin/paths.h"
 #include "admin/secret.h"
+#include "admin/settings.h"
 #include "discovery/chain-reader.h"
 #include "lun-backends/cowmap.h"
 #include "lun-backends/file.h"
@@ -383,6 +384,7 @@ int co_chain_open_pull(struct chain *c, struct error *err)
     ret = co_open_overlay(c, err);
     if (ret)
         return ret;
+    chain_settings_adopt(c);
     backing = overlay_backing(c);
     if (!backing || (rec->base_path && !strcmp(backing, rec->base_path))) {
         co_chain_close_down(c);

@@ -83,6 +83,7 @@ static const struct field fields[] = {
     OPTIONAL("base-layers", F_U64, base_layers),
     OPTIONAL("stream-top", F_STRING, stream_top),
     OPTIONAL("stream-base", F_STRING, stream_base),
+    OPTIONAL("settings", F_STRINGS, settings),
     OPTIONAL("throttle", F_STRING, throttle),
 };
 

@@ -89,6 +89,8 @@ struct chain_record {
     struct string_list hold_layers; /* the same order: their UUIDs, "" if the LUN has none */
     struct number_list drop_luns;   /* needed no more, the source may not know it yet */
 
+    struct string_list settings; /* key=value, where the image has no place for them */
+
     char *throttle; /* JSON: group and limits of LUN 0; NULL: none */
 };
 
