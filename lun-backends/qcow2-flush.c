@@ -317,11 +317,12 @@ static int co_write_mapping(struct qcow2 *q, const struct snapshot *sn)
 static int co_run_cycle(struct qcow2 *q)
 {
     struct snapshot sn = {0};
-    int ret;
+    int ret = q->header_unsure ? co_qcow2_settle_header(q) : 0;
 
     q->stats.cycles++;
     co_mutex_lock(&q->alloc_lock); /* no allocation half done */
-    ret = take_snapshot(q, &sn);
+    if (!ret)
+        ret = take_snapshot(q, &sn);
     co_mutex_unlock(&q->alloc_lock);
     if (!ret)
         ret = co_write_refcounts(q, &sn);
@@ -393,7 +394,7 @@ static size_t dirty_bytes(const struct qcow2 *q)
 bool qcow2_is_dirty(const struct qcow2 *q)
 {
     return q->l2.nr_dirty || q->rc.nr_dirty || q->nr_l1_dirty || q->nr_rt_dirty || q->rt_moved ||
-           q->freed.nr;
+           q->freed.nr || q->header_unsure;
 }
 
 static void on_timer(struct ev_loop *loop, ev_timer *timer, int events)

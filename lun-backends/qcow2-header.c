@@ -24,6 +24,21 @@ int co_qcow2_write_header_sector(struct qcow2 *q, const uint8_t patched[QCOW2_SE
         ret = co_blk_flush(qcow2_file(q));
     if (!ret)
         memcpy(q->header_sector, patched, QCOW2_SECTOR);
+    q->header_unsure = ret != 0;
+    return ret;
+}
+
+int co_qcow2_settle_header(struct qcow2 *q)
+{
+    uint8_t sector[QCOW2_SECTOR];
+    int ret = 0;
+
+    co_mutex_lock(&q->header_lock);
+    if (q->header_unsure) {
+        memcpy(sector, q->header_sector, QCOW2_SECTOR);
+        ret = co_qcow2_write_header_sector(q, sector);
+    }
+    co_mutex_unlock(&q->header_lock);
     return ret;
 }
 

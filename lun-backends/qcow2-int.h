@@ -114,6 +114,7 @@ struct qcow2 {
     uint32_t rt_new_clusters;
     bool rt_moved, rt_growing;
     uint8_t header_sector[QCOW2_SECTOR]; /* first sector as on disk */
+    bool header_unsure; /* a write of it failed: it may be there, until it is written again */
     struct co_mutex header_lock;
 
     struct qcache l2, rc;
@@ -337,8 +338,10 @@ int co_qcow2_settle(struct qcow2 *q);
 int co_qcow2_reopen(struct blk_node *node, bool writable, struct error *err);
 
 /* qcow2-header.c */
-/* Writes @patched over the first sector and flushes; header_lock held. */
+/* Writes @patched over the first sector and flushes; header_lock held. After a failure nothing is
+ * flushed any more until co_qcow2_settle_header() has put back the sector as it was. */
 int co_qcow2_write_header_sector(struct qcow2 *q, const uint8_t patched[QCOW2_SECTOR]);
+int co_qcow2_settle_header(struct qcow2 *q);
 int co_qcow2_clear_autoclear(struct qcow2 *q, struct error *err);
 /* Tells the header that the image is corrupt; from any context. */
 void qcow2_mark_corrupt(struct qcow2 *q);

@@ -234,8 +234,7 @@ int co_qcow2_alloc(struct qcow2 *q, uint64_t want, uint64_t *host, uint64_t *got
     if (!ret) {
         *host = cluster_offset(q, first);
         *fresh = first >= q->fresh_cluster;
-        if (*fresh)
-            q->fresh_cluster = first + *got;
+        q->fresh_cluster = MAX_OF(q->fresh_cluster, first + *got);
         q->stats.allocated_clusters += *got;
     }
     co_mutex_unlock(&q->alloc_lock);
