@@ -220,6 +220,8 @@ tests_bench_load_SOURCES = tests/bench/load.c
 # Power cuts at every write, in memory.
 check_PROGRAMS += tests/crash/crash
 tests_crash_crash_SOURCES = tests/crash/crash.c \
+	tests/crash/cut.c \
+	tests/crash/cut.h \
 	tests/crash/image.c \
 	tests/crash/image.h \
 	tests/crash/origin.c \
@@ -236,3 +238,4 @@ tests_crash_crash_SOURCES = tests/crash/crash.c \
 	tests/crash/workload.c \
 	tests/crash/workload.h
 tests_crash_crash_LDADD = $(LUN_LIBS)
+tests_crash_crash_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=qfree_move

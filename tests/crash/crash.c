@@ -5,13 +5,15 @@
  * order between flushes, torn at sectors. Each of these images must be right (image.c), and a
  * random one of them is what the next workload of the seed starts from.
  *
- *   crash [-n IMAGES] [-s SEED] [-q EVERY] [-b] [-v]
+ *   crash [-n IMAGES] [-s SEED] [-q EVERY] [-b BARRIER] [-v]
  *
  * -n  how many crash images to judge (5000)
  * -s  the first seed (1). One seed is one image's life, the same each time, but where clusters
  *     are compressed: those are unpacked on threads
  * -q  every how many images qemu-img is asked; 0: never (100)
- * -b  loses the first flush of each flush cycle: the harness has to find that
+ * -b  removes a barrier, which the harness has to find. flush: the first of each flush cycle;
+ *     refcounts, data: that flush, for the one and not for the other; reuse: freed clusters are
+ *     used again at once
  * -v  a line for each seed
  * Exit status: 0 all right, 1 violations found, 2 it could not work.
  */
@@ -22,7 +24,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "lun-backends/qcow2.h"
+#include "lun-backends/qcow2-int.h"
+#include "tests/crash/cut.h"
 #include "tests/crash/image.h"
 #include "tests/crash/origin.h"
 #include "tests/crash/qemu.h"
@@ -37,148 +40,23 @@
 #define GOING_ON_EVERY 8
 #define MAX_PRINTED    20
 
+/* Barriers that can be removed on purpose. */
+enum broken { BROKEN_NONE, BROKEN_FLUSH, BROKEN_REFCOUNTS, BROKEN_DATA, BROKEN_REUSE, BROKEN_NR };
+
+static const char *const broken_names[] = {
+    [BROKEN_NONE] = "none", [BROKEN_FLUSH] = "flush", [BROKEN_REFCOUNTS] = "refcounts",
+    [BROKEN_DATA] = "data", [BROKEN_REUSE] = "reuse",
+};
+
 static struct {
     uint64_t images, seed, first_seed, qemu_every;
-    bool lose_flushes, verbose;
+    enum broken broken;
+    bool verbose;
+    struct world *world;
     struct judge judge;
-    uint64_t done_images, violations, workloads, ops, events, grown, dropped;
+    uint64_t done_images, violations, workloads, ops, events, grown, dropped, faults;
     bool ended;
 } run = {.images = 5000, .seed = 1, .qemu_every = 100};
-
-/* ---- the moments and ways of a cut ------------------------------------------------------- */
-
-enum kept { KEPT_ALL, KEPT_NONE, KEPT_SOME, KEPT_TORN, KEPT_ONE, KEPT_BUT_ONE, KEPT_NR };
-
-static const char *const kept_names[] = {
-    [KEPT_ALL] = "all",           [KEPT_NONE] = "nothing",  [KEPT_SOME] = "some writes",
-    [KEPT_TORN] = "some sectors", [KEPT_ONE] = "one write", [KEPT_BUT_ONE] = "all but one write",
-};
-
-struct cut {
-    uint64_t moment;
-    enum kept kept;
-};
-
-struct cuts {
-    struct cut *cut;
-    size_t nr;
-};
-
-static int by_moment(const void *a, const void *b)
-{
-    const struct cut *x = a, *y = b;
-
-    return x->moment < y->moment ? -1 : x->moment > y->moment;
-}
-
-/* Both sides of each flush, and moments between. */
-static bool plan_cuts(struct world *w, const struct record_log *log, struct cuts *c)
-{
-    uint64_t last = w->rec->clock + 1;
-    size_t flushes = 0, random;
-
-    for (size_t i = 0; i < log->nr; i++)
-        flushes += log->ev[i].kind == RECORD_FLUSH;
-    random = 2 * flushes + 16;
-    c->nr = 0;
-    c->cut = calloc(3 * flushes + random, sizeof(*c->cut));
-    if (!c->cut)
-        return false;
-    for (size_t i = 0; i < log->nr; i++) {
-        const struct record_event *ev = &log->ev[i];
-
-        if (ev->kind != RECORD_FLUSH)
-            continue;
-        c->cut[c->nr++] = (struct cut){ev->end, KEPT_ALL};
-        c->cut[c->nr++] = (struct cut){ev->end, (enum kept)(2 + rnd_below(&w->rnd, 4))};
-        c->cut[c->nr++] = (struct cut){ev->end + 1, KEPT_NONE};
-    }
-    while (random--)
-        c->cut[c->nr++] =
-            (struct cut){1 + rnd_below(&w->rnd, last), (enum kept)(rnd_below(&w->rnd, KEPT_NR))};
-    qsort(c->cut, c->nr, sizeof(*c->cut), by_moment);
-    return true;
-}
-
-/* Sector by sector, each with a chance of @num in 8. */
-static void apply_torn(struct world *w, struct record_node *image, const struct record_event *ev,
-                       uint64_t num)
-{
-    uint64_t end = ev->offset_bytes + ev->length_bytes, next;
-
-    for (uint64_t at = ev->offset_bytes; at < end; at = next) {
-        next = MIN_OF(round_down_pow2(at, SECTOR) + SECTOR, end);
-        if (rnd_below(&w->rnd, 8) < num)
-            record_apply(image, ev, at, next - at);
-    }
-}
-
-static void apply_kept(struct world *w, struct record_node *image, const struct record_event *ev,
-                       enum kept kept, bool chosen, uint64_t num)
-{
-    bool whole = kept == KEPT_ALL || (kept == KEPT_SOME && rnd_below(&w->rnd, 8) < num) ||
-                 (kept == KEPT_ONE && chosen) || (kept == KEPT_BUT_ONE && !chosen);
-
-    if (whole)
-        record_apply(image, ev, ev->offset_bytes, ev->length_bytes);
-    else if (kept == KEPT_TORN || (kept == KEPT_BUT_ONE && rnd_one_in(&w->rnd, 2)))
-        apply_torn(w, image, ev, num);
-}
-
-static bool is_on_way(const struct record_event *ev, uint64_t moment)
-{
-    return ev->kind < RECORD_FLUSH && ev->start < moment && ev->durable >= moment;
-}
-
-static bool is_durable(const struct record_event *ev, uint64_t moment)
-{
-    return ev->kind < RECORD_FLUSH && ev->durable < moment;
-}
-
-/* What all cuts from a moment on have in common: the first events, up to one that was not
- * durable yet. */
-struct common {
-    struct record_node *image;
-    size_t nr;
-};
-
-static void advance(struct common *c, const struct record_log *log, uint64_t moment)
-{
-    for (; c->nr < log->nr; c->nr++) {
-        const struct record_event *ev = &log->ev[c->nr];
-
-        if (is_durable(ev, moment))
-            record_apply(c->image, ev, ev->offset_bytes, ev->length_bytes);
-        else if (ev->kind < RECORD_FLUSH)
-            break;
-    }
-}
-
-/*
- * In the order of effects: what was durable, and some of what was on its way. A file system may
- * also have made the file longer than what was written, as growth goes in large steps.
- */
-static struct record_node *build_image(struct world *w, const struct common *c,
-                                       const struct record_log *log, struct cut cut)
-{
-    struct record_node *image = record_node_new(c->image->data, c->image->node.size_bytes);
-    uint64_t num = 1 + 3 * rnd_below(&w->rnd, 3), on_way = 0, chosen;
-
-    for (size_t i = c->nr; i < log->nr; i++)
-        on_way += is_on_way(&log->ev[i], cut.moment);
-    chosen = on_way ? rnd_below(&w->rnd, on_way) : 0;
-    for (size_t i = c->nr; i < log->nr; i++) {
-        const struct record_event *ev = &log->ev[i];
-
-        if (is_durable(ev, cut.moment))
-            record_apply(image, ev, ev->offset_bytes, ev->length_bytes);
-        else if (is_on_way(ev, cut.moment))
-            apply_kept(w, image, ev, cut.kept, chosen-- == 0, num);
-    }
-    if (rnd_one_in(&w->rnd, 4))
-        record_extend(image, round_up_pow2(image->node.size_bytes + 1, 65536));
-    return image;
-}
 
 /* ---- one life ---------------------------------------------------------------------------- */
 
@@ -226,14 +104,14 @@ static struct record_node *co_judge_cuts(struct world *w, uint64_t seed, unsigne
     uint64_t moment = 0;
 
     structure_check(start->data, start->node.size_bytes, &st);
-    if (!plan_cuts(w, log, &cuts)) {
+    if (!plan_cuts(&w->rnd, log, 1, *w->rec->clock + 1, &cuts)) {
         world_fail(w, "out of memory");
         return NULL;
     }
     lucky = rnd_below(&w->rnd, cuts.nr);
     for (size_t i = 0; i < cuts.nr && run.done_images < run.images; i++) {
-        advance(&common, log, cuts.cut[i].moment);
-        image = build_image(w, &common, log, cuts.cut[i]);
+        cut_advance(&common, log, cuts.cut[i].moment);
+        image = cut_build(&w->rnd, &common, log, cuts.cut[i]);
         co_judge_cut(w, seed, generation, cuts.cut[i], image, i % GOING_ON_EVERY == 0,
                      st.leaked_clusters);
         if (i == lucky && !run.violations) {
@@ -248,18 +126,40 @@ static struct record_node *co_judge_cuts(struct world *w, uint64_t seed, unsigne
     return next;
 }
 
-static bool lose_first_of_cycle(void *arg)
+static unsigned lose_first_of_cycle(struct record_node *r, void *arg)
 {
+    static const unsigned lost[BROKEN_NR] = {
+        [BROKEN_FLUSH] = RECORD_LOSE_ALL,
+        [BROKEN_REFCOUNTS] = RECORD_LOSE_META,
+        [BROKEN_DATA] = RECORD_LOSE_DATA,
+    };
     struct world *w = arg;
     struct qcow2_stats st;
 
+    (void)r;
     if (!w->node)
-        return false;
+        return 0;
     qcow2_get_stats(w->node, &st);
     if (st.cycles == w->cycles_seen)
-        return false;
+        return 0;
     w->cycles_seen = st.cycles;
-    return true;
+    return lost[run.broken];
+}
+
+void __real_qfree_move(struct qfree_list *to, struct qfree_list *from);
+void __wrap_qfree_move(struct qfree_list *to, struct qfree_list *from);
+
+/* What is freed goes back to the allocator before a cycle has made the freeing durable. */
+void __wrap_qfree_move(struct qfree_list *to, struct qfree_list *from)
+{
+    struct qcow2 *q = run.world && run.world->node ? qcow2_of(run.world->node) : NULL;
+
+    if (run.broken != BROKEN_REUSE || !q || to != &q->freed_in_cycle) {
+        __real_qfree_move(to, from);
+        return;
+    }
+    __real_qfree_move(&q->freed_ready, from);
+    qcow2_reclaim_kick(q);
 }
 
 static void co_life(uint64_t seed)
@@ -279,9 +179,14 @@ static void co_life(uint64_t seed)
         start = record_node_new(w.rec->data, w.rec->node.size_bytes);
         record_start(w.rec, rnd_next(&w.rnd));
         w.cycles_seen = 0;
-        w.rec->lose_flush = run.lose_flushes ? lose_first_of_cycle : NULL;
+        w.faults = !run.broken && rnd_one_in(&w.rnd, 3);
+        w.rec->fail = world_fault;
+        w.rec->fail_arg = &w;
+        w.rec->lose_flush = run.broken ? lose_first_of_cycle : NULL;
         w.rec->lose_arg = &w;
+        run.world = &w;
         co_workload(&w, ops);
+        run.world = NULL;
         log = record_work_out(w.rec);
         versions_work_out(&w.ver);
         run.workloads++;
@@ -289,6 +194,8 @@ static void co_life(uint64_t seed)
         run.events += log.nr;
         run.grown += w.resize.end != RECORD_NEVER;
         run.dropped += w.drop.end != RECORD_NEVER;
+        run.faults += w.nr_faults;
+        w.nr_faults = 0;
         report(&w, seed, g, "running");
         if (!run.violations)
             next = co_judge_cuts(&w, seed, g, start, &log);
@@ -323,7 +230,7 @@ static void main_co(void *arg)
 
 static int usage(void)
 {
-    fputs("usage: crash [-n IMAGES] [-s SEED] [-q EVERY] [-b] [-v]\n", stderr);
+    fputs("usage: crash [-n IMAGES] [-s SEED] [-q EVERY] [-b BARRIER] [-v]\n", stderr);
     return 2;
 }
 
@@ -336,12 +243,20 @@ static bool take_number(const char *text, uint64_t *number)
     return !errno && *text >= '0' && *text <= '9' && !*end;
 }
 
+static bool take_broken(const char *name)
+{
+    for (int i = 1; i < BROKEN_NR; i++)
+        if (!strcmp(name, broken_names[i]))
+            run.broken = (enum broken)i;
+    return run.broken;
+}
+
 static bool take_options(int argc, char **argv)
 {
     bool ok = true;
     int opt;
 
-    while (ok && (opt = getopt(argc, argv, "n:s:q:bv")) != -1)
+    while (ok && (opt = getopt(argc, argv, "n:s:q:b:v")) != -1)
         switch (opt) {
         case 'n':
             ok = take_number(optarg, &run.images);
@@ -353,7 +268,7 @@ static bool take_options(int argc, char **argv)
             ok = take_number(optarg, &run.qemu_every);
             break;
         case 'b':
-            run.lose_flushes = true;
+            ok = take_broken(optarg);
             run.qemu_every = 0;
             break;
         case 'v':
@@ -385,9 +300,10 @@ int main(int argc, char **argv)
     while (!run.ended || blk_closing())
         loop_turn(true);
     printf("%" PRIu64 " workloads (seeds %" PRIu64 "..%" PRIu64 "): %" PRIu64 " requests, %" PRIu64
-           " disks grown, %" PRIu64 " backings dropped; %" PRIu64 " writes and flushes\n",
-           run.workloads, run.first_seed, run.seed - 1, run.ops, run.grown, run.dropped,
-           run.events);
+           " disks grown, %" PRIu64 " backings dropped; %" PRIu64 " writes and flushes, %" PRIu64
+           " made to fail\n",
+           run.workloads, run.first_seed, run.seed - 1, run.ops, run.grown, run.dropped, run.events,
+           run.faults);
     printf("%" PRIu64 " crash images: %" PRIu64 " seen by qemu-img, %" PRIu64
            " written on; leaked clusters: %" PRIu64 " on average, %" PRIu64 " at most\n",
            run.done_images, run.judge.asked_qemu, run.judge.went_on,

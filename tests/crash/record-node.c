@@ -6,6 +6,7 @@
  */
 #include "tests/crash/record-node.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,6 +58,13 @@ static void put_zeros(struct record_node *r, uint64_t from, uint64_t to)
         memset(r->data + from, 0, to - from);
 }
 
+static void set_size(struct record_node *r, uint64_t size_bytes)
+{
+    put_zeros(r, size_bytes, r->node.size_bytes);
+    r->node.size_bytes = MIN_OF(r->node.size_bytes, size_bytes);
+    record_extend(r, size_bytes);
+}
+
 void record_apply(struct record_node *r, const struct record_event *ev, uint64_t from,
                   uint64_t bytes)
 {
@@ -71,6 +79,9 @@ void record_apply(struct record_node *r, const struct record_event *ev, uint64_t
         break;
     case RECORD_PUNCH:
         put_zeros(r, from, from + bytes);
+        break;
+    case RECORD_SIZE:
+        set_size(r, ev->offset_bytes);
         break;
     case RECORD_FLUSH:
     case RECORD_NOTHING:
@@ -100,6 +111,7 @@ static size_t add_event(struct record_node *r, enum record_kind kind, const stru
     *ev = (struct record_event){
         .kind = kind,
         .fua = req->flags & BLK_FUA,
+        .meta = req->flags & BLK_META,
         .offset_bytes = req->offset_bytes,
         .length_bytes = req->length_bytes,
         .start = record_tick(r),
@@ -135,7 +147,8 @@ struct record_log record_work_out(struct record_node *r)
         if (ev->kind == RECORD_FLUSH || ev->kind == RECORD_NOTHING || ev->end == RECORD_NEVER)
             continue;
         for (size_t j = i + 1; j < log.nr; j++)
-            if (log.ev[j].kind == RECORD_FLUSH && log.ev[j].start > ev->end)
+            if (log.ev[j].kind == RECORD_FLUSH && log.ev[j].start > ev->end &&
+                !(log.ev[j].lost & (ev->meta ? RECORD_LOSE_META : RECORD_LOSE_DATA)))
                 ev->durable = MIN_OF(ev->durable, log.ev[j].end);
     }
     r->log = (struct record_log){0};
@@ -241,12 +254,32 @@ static void record_read(struct blk_node *node, struct blk_req *req)
         blk_complete(req, 0);
 }
 
+/* True: it has failed. It may have been done, and nobody is told. */
+static bool fails(struct record_node *r, struct blk_req *req, enum record_kind kind)
+{
+    int error = r->recording && r->fail ? r->fail(req, r->fail_arg) : 0;
+
+    if (!error)
+        return false;
+    if (kind < RECORD_SIZE && error == EIO && rnd_one_in(&r->rnd, 2)) {
+        size_t index = add_event(r, kind, req);
+
+        r->log.ev[index].end = record_tick(r);
+        record_apply(r, &r->log.ev[index], req->offset_bytes, req->length_bytes);
+    }
+    blk_complete(req, -error);
+    return true;
+}
+
 static void record_change(struct record_node *r, struct blk_req *req, enum record_kind kind)
 {
     uint64_t size_bytes = r->node.size_bytes;
     bool late = r->recording && rnd_one_in(&r->rnd, 2);
-    size_t index = add_event(r, kind, req);
+    size_t index;
 
+    if (fails(r, req, kind))
+        return;
+    index = add_event(r, kind, req);
     if (!late)
         record_apply(r, &r->log.ev[index], req->offset_bytes, req->length_bytes);
     if (r->recording) {
@@ -282,9 +315,11 @@ static void record_flush(struct blk_node *node, struct blk_req *req)
         blk_complete(req, 0);
         return;
     }
+    if (fails(r, req, RECORD_FLUSH))
+        return;
     index = add_event(r, RECORD_FLUSH, req);
-    if (r->lose_flush && r->lose_flush(r->lose_arg))
-        r->log.ev[index].kind = RECORD_NOTHING;
+    if (r->lose_flush)
+        r->log.ev[index].lost = r->lose_flush(r, r->lose_arg);
     wait_for_pump(r, req, index, false);
 }
 
@@ -293,6 +328,30 @@ static void record_status(struct blk_node *node, struct blk_req *req)
     (void)node;
     req->extent = (struct blk_extent){req->offset_bytes, req->length_bytes, BLK_ST_DATA, 0};
     blk_complete(req, 0);
+}
+
+static int co_record_resize(struct blk_node *node, uint64_t size_bytes, struct error *err)
+{
+    struct record_node *r = record_of(node);
+    const struct blk_req req = {.offset_bytes = size_bytes};
+    size_t index;
+
+    (void)err;
+    if (!r->recording) {
+        set_size(r, size_bytes);
+        return 0;
+    }
+    index = add_event(r, RECORD_SIZE, &req);
+    record_apply(r, &r->log.ev[index], 0, 0);
+    r->log.ev[index].end = record_tick(r);
+    return 0;
+}
+
+static int co_record_reopen(struct blk_node *node, bool writable, struct error *err)
+{
+    (void)err;
+    node->read_only = !writable;
+    return 0;
 }
 
 static void record_close(struct blk_node *node)
@@ -318,6 +377,8 @@ static const struct blk_driver record_driver = {
             [BLK_STATUS] = record_status,
         },
     .co_close = record_close,
+    .co_resize = co_record_resize,
+    .co_reopen = co_record_reopen,
 };
 
 struct record_node *record_node_new(const uint8_t *data, uint64_t bytes)
@@ -331,6 +392,7 @@ struct record_node *record_node_new(const uint8_t *data, uint64_t bytes)
     node->limits.align_bytes = 1;
     list_init(&r->waiting);
     r->pump.fn = pump;
+    r->clock = &r->own_clock;
     record_extend(r, bytes);
     if (bytes)
         memcpy(r->data, data, bytes);

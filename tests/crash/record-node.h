@@ -17,12 +17,23 @@
 #define RECORD_SECTOR 512u
 #define RECORD_NEVER  UINT64_MAX
 
-/* NOTHING: a flush that was lost, or the place of what was moved. */
-enum record_kind { RECORD_WRITE, RECORD_ZEROES, RECORD_PUNCH, RECORD_FLUSH, RECORD_NOTHING };
+/* SIZE: the file's size is @offset_bytes now. NOTHING: the place of what was moved. */
+enum record_kind {
+    RECORD_WRITE,
+    RECORD_ZEROES,
+    RECORD_PUNCH,
+    RECORD_SIZE,
+    RECORD_FLUSH,
+    RECORD_NOTHING,
+};
+
+/* What a flush leaves volatile, or-ed: barriers removed on purpose. */
+enum record_loss { RECORD_LOSE_DATA = 1, RECORD_LOSE_META = 2, RECORD_LOSE_ALL = 3 };
 
 struct record_event {
     enum record_kind kind;
-    bool fua;
+    bool fua, meta;
+    unsigned lost; /* FLUSH: enum record_loss */
     uint64_t offset_bytes, length_bytes;
     uint8_t *data;       /* WRITE */
     uint64_t start, end; /* moments of submission and acknowledgement */
@@ -40,16 +51,20 @@ struct record_node {
     uint8_t *data; /* zeros from size_bytes to capacity, but for writes on their way */
     uint64_t capacity;
 
-    bool recording; /* else: acknowledged at once and forgotten */
-    uint64_t clock; /* the last moment */
+    bool recording;  /* else: acknowledged at once and forgotten */
+    uint64_t *clock; /* the last moment; its own, unless it is set to one that files share */
+    uint64_t own_clock;
     struct record_log log;
     struct rnd rnd;
     struct list_head waiting; /* requests to be acknowledged */
     struct deferred pump;
 
-    /* Says of each flush whether it is lost: acknowledged without effect. NULL: none is. */
-    bool (*lose_flush)(void *arg);
+    /* Says of each flush what it loses (enum record_loss). NULL: nothing. */
+    unsigned (*lose_flush)(struct record_node *r, void *arg);
     void *lose_arg;
+    /* The errno (positive) with which a change or flush is to fail; 0: none. May be NULL. */
+    int (*fail)(const struct blk_req *req, void *arg);
+    void *fail_arg;
 };
 
 static inline struct record_node *record_of(struct blk_node *node)
@@ -63,7 +78,7 @@ void record_start(struct record_node *r, uint64_t seed);
 /* A new moment, later than all before; never 0. */
 static inline uint64_t record_tick(struct record_node *r)
 {
-    return ++r->clock;
+    return ++*r->clock;
 }
 
 /* Stops recording and hands the log over, with the moments of durability filled in. */

@@ -89,7 +89,7 @@ static int co_ask(struct world *w, enum blk_verb verb, uint64_t sector, uint64_t
 
     blk_head_submit(&w->head, &req);
     co_yield ();
-    if (req.result)
+    if (req.result && (!w->faults || verb == BLK_READ))
         world_fail(w, "verb %d flags %#x of sectors %llu+%llu failed: %s", verb, flags,
                    (unsigned long long)sector, (unsigned long long)sectors, strerror(-req.result));
     return req.result;
@@ -105,10 +105,36 @@ struct worker {
 static void note_change(struct worker *k, uint32_t version, uint64_t start, bool fua)
 {
     struct versions *v = &k->w->ver;
-    uint32_t op = versions_add_op(v, version, start, record_tick(k->w->rec), fua);
+    uint32_t op = versions_add_op(v, version, start, record_tick(k->w->rec), fua && !k->w->weak);
 
     for (uint64_t i = 0; i < k->sectors; i++)
         versions_add_sector(v, k->sector + i, op);
+}
+
+/* After a request that has failed: some of it may have been done, and each sector is what it reads
+ * as now. It may have become @version (and zeros). */
+static void settle_failed(struct worker *k, uint32_t version, uint64_t start)
+{
+    struct world *w = k->w;
+    uint32_t may[2], now[3] = {VERSION_ZERO, version};
+
+    if (co_ask(w, BLK_READ, k->sector, k->sectors, k->buf, 0))
+        return;
+    may[0] = versions_add_op(&w->ver, VERSION_ZERO, start, RECORD_NEVER, false);
+    may[1] = versions_add_op(&w->ver, version, start, RECORD_NEVER, false);
+    for (uint64_t i = 0; i < k->sectors; i++) {
+        uint64_t sector = k->sector + i;
+        uint32_t found = version_of(k->buf + i * SECTOR, sector);
+
+        now[2] = versions_now(&w->ver, sector);
+        if (found != now[0] && found != now[1] && found != now[2])
+            world_fail(w, "sector %llu reads version %d after a request that failed",
+                       (unsigned long long)sector, (int)found);
+        versions_add_sector(&w->ver, sector, may[0]);
+        versions_add_sector(&w->ver, sector, may[1]);
+        versions_add_sector(&w->ver, sector,
+                            versions_add_op(&w->ver, found, start, record_tick(w->rec), false));
+    }
 }
 
 static void do_write(struct worker *k)
@@ -121,6 +147,8 @@ static void do_write(struct worker *k)
     version_fill(k->buf, version, k->sector, k->sectors);
     if (!co_ask(w, BLK_WRITE, k->sector, k->sectors, k->buf, fua ? BLK_FUA : 0))
         note_change(k, version, start, fua);
+    else
+        settle_failed(k, version, start);
 }
 
 static void do_zeroes(struct worker *k)
@@ -132,6 +160,8 @@ static void do_zeroes(struct worker *k)
     if (!co_ask(w, BLK_WRITE_ZEROES, k->sector, k->sectors, NULL,
                 (fua ? BLK_FUA : 0) | (unmap ? BLK_MAY_UNMAP : 0)))
         note_change(k, VERSION_ZERO, start, fua);
+    else
+        settle_failed(k, VERSION_ZERO, start);
 }
 
 static void do_read(struct worker *k)
@@ -157,8 +187,10 @@ static void do_discard(struct worker *k)
     uint64_t start = record_tick(w->rec), end;
     uint32_t op;
 
-    if (co_ask(w, BLK_DISCARD, k->sector, k->sectors, NULL, 0))
+    if (co_ask(w, BLK_DISCARD, k->sector, k->sectors, NULL, 0)) {
+        settle_failed(k, VERSION_ZERO, start);
         return;
+    }
     end = record_tick(w->rec);
     if (co_ask(w, BLK_READ, k->sector, k->sectors, k->buf, 0))
         return;
@@ -264,6 +296,10 @@ static void do_clash(struct worker *k)
     ask(w, &asked[2], &g, BLK_READ, k->sector, k->sectors, k->buf, 0);
     co_yield ();
     end = record_tick(w->rec);
+    if (w->faults && (asked[0].req.result || asked[1].req.result)) {
+        settle_failed(k, version, start);
+        return;
+    }
     for (unsigned i = 0; i < ARRAY_LEN(asked); i++)
         if (asked[i].req.result)
             world_fail(w, "verb %d in a clash failed: %s", asked[i].req.verb,
@@ -273,7 +309,7 @@ static void do_clash(struct worker *k)
     if (co_ask(w, BLK_READ, k->sector, k->sectors, k->buf, 0))
         return;
     op[0] = versions_add_op(&w->ver, VERSION_ZERO, start, end, false);
-    op[1] = versions_add_op(&w->ver, version, start, end, fua);
+    op[1] = versions_add_op(&w->ver, version, start, end, fua && !w->weak);
     for (uint64_t s = k->sector, i = 0; i < k->sectors; i++, s++)
         settle_sector(w, s, k->buf + i * SECTOR, s >= at && s < at + n, zeroes, op, version);
 }
@@ -297,7 +333,7 @@ static void co_keep(struct world *w, uint64_t sector, uint64_t sectors, uint8_t 
     else
         ret = co_blk_write(w->node, off, buf, bytes, BLK_IF_UNALLOCATED);
     blk_head_exit(&w->head);
-    if (ret)
+    if (ret && !w->faults)
         world_fail(w, "keeping sectors %llu+%llu failed: %s", (unsigned long long)sector,
                    (unsigned long long)sectors, strerror(-ret));
 }
@@ -305,6 +341,8 @@ static void co_keep(struct world *w, uint64_t sector, uint64_t sectors, uint8_t 
 static void do_keep(struct worker *k)
 {
     k->w->busy[k->id].end = 0;
+    if (k->w->chain)
+        return;
     co_keep(k->w, k->sector, k->sectors, k->buf);
 }
 
@@ -313,8 +351,10 @@ static void do_flush(struct worker *k)
     struct world *w = k->w;
     uint64_t start = record_tick(w->rec);
 
+    bool weak = w->weak;
+
     k->w->busy[k->id].end = 0;
-    if (!co_ask(w, BLK_FLUSH, 0, 0, NULL, 0))
+    if (!co_ask(w, BLK_FLUSH, 0, 0, NULL, 0) && !weak && !w->weak)
         versions_add_flush(&w->ver, start, record_tick(w->rec));
 }
 
@@ -415,15 +455,19 @@ static void co_stream_and_drop(struct world *w)
     for (uint64_t at = 0; at < disk * SECTOR; at += ext.length_bytes)
         if (co_blk_status(w->node, at, disk * SECTOR - at, &ext) ||
             ext.state == BLK_ST_UNALLOCATED) {
-            world_fail(w, "byte %llu is still not local", (unsigned long long)at);
-            break;
+            if (!w->faults)
+                world_fail(w, "byte %llu is still not local", (unsigned long long)at);
+            blk_drain_end(w->node);
+            return;
         }
     w->drop.start = record_tick(w->rec);
-    if (w->node->drv->co_change_backing(w->node, NULL, NULL, &err))
+    if (!w->node->drv->co_change_backing(w->node, NULL, NULL, &err)) {
+        w->drop.end = record_tick(w->rec);
+        blk_set_backing(w->node, NULL);
+        w->has_backing = false;
+    } else if (!w->faults) {
         world_fail(w, "dropping the backing: %s", err.msg);
-    w->drop.end = record_tick(w->rec);
-    blk_set_backing(w->node, NULL);
-    w->has_backing = false;
+    }
     blk_drain_end(w->node);
 }
 
@@ -440,7 +484,7 @@ static void co_rename_backing(struct world *w)
     co_blk_drain_begin(w->node);
     ret =
         w->node->drv->co_change_backing(w->node, name, rnd_one_in(&w->rnd, 4) ? NULL : "raw", &err);
-    if (ret && ret != -ENOSPC) /* no room in a small header cluster */
+    if (ret && ret != -ENOSPC && !w->faults) /* no room in a small header cluster */
         world_fail(w, "changing the backing's name: %s", err.msg);
     blk_drain_end(w->node);
 }
@@ -453,13 +497,14 @@ static void co_grow(struct world *w)
     w->new_disk_bytes = w->disk_bytes + more * SECTOR;
     co_blk_drain_begin(w->node);
     w->resize.start = record_tick(w->rec);
-    if (w->node->drv->co_resize(w->node, w->new_disk_bytes, &err))
+    if (!w->node->drv->co_resize(w->node, w->new_disk_bytes, &err))
+        w->resize.end = record_tick(w->rec);
+    else if (!w->faults)
         world_fail(w, "resizing: %s", err.msg);
-    w->resize.end = record_tick(w->rec);
     blk_drain_end(w->node);
 }
 
-static void co_wait_ops_left(struct world *w, unsigned nr)
+void co_world_wait(struct world *w, unsigned nr)
 {
     while (w->ops_left > nr && w->workers)
         co_queue_wait(&w->progress);
@@ -473,7 +518,7 @@ static void co_manage(struct world *w, unsigned nr_ops)
 
     while (w->has_backing && rnd_one_in(&w->rnd, 3) && !w->failure[0])
         co_rename_backing(w);
-    co_wait_ops_left(w, (unsigned)rnd_below(&w->rnd, nr_ops));
+    co_world_wait(w, (unsigned)rnd_below(&w->rnd, nr_ops));
     if (grow && grow_first && !w->failure[0])
         co_grow(w);
     if (drop && !w->failure[0])
@@ -482,19 +527,18 @@ static void co_manage(struct world *w, unsigned nr_ops)
         co_grow(w);
 }
 
-void co_workload(struct world *w, unsigned nr_ops)
+int world_fault(const struct blk_req *req, void *arg)
 {
-    struct error err = ERROR_INIT;
-    uint64_t start;
+    struct world *w = arg;
 
-    w->resize = w->drop = (struct world_change){RECORD_NEVER, RECORD_NEVER};
-    if (co_world_open(w, w->rec, &w->node, &w->has_backing, &err)) {
-        world_fail(w, "open: %s", err.msg);
-        return;
-    }
-    w->backed = w->has_backing;
-    w->disk_bytes = w->new_disk_bytes = w->node->size_bytes;
-    blk_head_init(&w->head, "workload", w->node, true);
+    if (!w->faults_on || !rnd_one_in(&w->rnd, WORLD_FAULTS))
+        return 0;
+    w->nr_faults++;
+    return req->verb != BLK_FLUSH && rnd_one_in(&w->rnd, 2) ? ENOSPC : EIO;
+}
+
+void world_start_workers(struct world *w, unsigned nr_ops)
+{
     memset(w->busy, 0, sizeof(w->busy));
     co_queue_init(&w->progress);
     w->ops_left = nr_ops;
@@ -504,13 +548,38 @@ void co_workload(struct world *w, unsigned nr_ops)
 
         co_spawn(worker_co, &k);
     }
+}
+
+void co_world_flush(struct world *w)
+{
+    uint64_t start = record_tick(w->rec);
+
+    w->faults_on = false;
+    if (!co_ask(w, BLK_FLUSH, 0, 0, NULL, 0) && !w->weak)
+        versions_add_flush(&w->ver, start, record_tick(w->rec));
+}
+
+void co_workload(struct world *w, unsigned nr_ops)
+{
+    struct error err = ERROR_INIT;
+
+    w->resize = w->drop = (struct world_change){RECORD_NEVER, RECORD_NEVER};
+    if (co_world_open(w, w->rec, &w->node, &w->has_backing, &err)) {
+        world_fail(w, "open: %s", err.msg);
+        return;
+    }
+    w->backed = w->has_backing;
+    w->disk_bytes = w->new_disk_bytes = w->node->size_bytes;
+    blk_head_init(&w->head, "workload", w->node, true);
+    w->faults_on = w->faults;
+    world_start_workers(w, nr_ops);
     co_manage(w, nr_ops);
+    co_world_wait(w, nr_ops / 4);
+    w->faults_on = false;
     while (w->workers)
         co_queue_wait(&w->progress);
-    start = record_tick(w->rec);
+    co_world_flush(w);
     co_blk_head_fini(&w->head);
     co_blk_node_unref(w->node);
     w->node = NULL;
-    if (!w->failure[0])
-        versions_add_flush(&w->ver, start, record_tick(w->rec));
 }

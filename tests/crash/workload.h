@@ -17,6 +17,7 @@
 #include "util/coroutine.h"
 
 #define WORLD_WORKERS   6
+#define WORLD_FAULTS    12 /* one in so many changes and flushes fails, while faults are on */
 #define WORLD_MAX_BYTES (256u << 10) /* of one request */
 #define BACKING_NAME    "backing.raw"
 #define SNAPSHOT_NAME   "before" /* and the file with its content */
@@ -53,6 +54,11 @@ struct world {
     struct blk_node *node;
     struct blk_head head;
     bool has_backing;
+    bool chain;     /* layers below are files too: nothing is kept by hand */
+    bool faults;    /* changes and flushes may fail, or have failed */
+    bool faults_on; /* they do now */
+    uint64_t nr_faults;
+    bool weak; /* a barrier is removed: what a flush says is not believed */
     struct {
         uint64_t start, end;
     } busy[WORLD_WORKERS];
@@ -61,6 +67,15 @@ struct world {
     uint64_t cycles_seen;     /* for whoever loses flushes */
     char failure[400];        /* the first one; empty: none */
 };
+
+/* Lets the workers loose on w->node, for @nr_ops requests in all, through w->head. */
+void world_start_workers(struct world *w, unsigned nr_ops);
+/* Until so many requests are left, or all workers have ended. */
+void co_world_wait(struct world *w, unsigned ops_left);
+/* A record node's fail: errors for the world in @arg. */
+int world_fault(const struct blk_req *req, void *arg);
+/* All that was acknowledged is flushed, and noted so; errors may prevent it. */
+void co_world_flush(struct world *w);
 
 /* Opens the image in w->rec, works @nr_ops requests' worth and closes it. */
 void co_workload(struct world *w, unsigned nr_ops);
