@@ -281,6 +281,13 @@ static void burst_end(struct task *t, const struct pdu *p)
     t->datasn = 0;
 }
 
+/* 11.7.1: the last PDU of a burst has F. All of it has come, so nothing more is waited for. */
+static void unfinished_burst(struct task *t)
+{
+    close_r2t(t);
+    task_fail(t, TASK_FAIL_DATA);
+}
+
 void task_data_end(struct conn *c, const struct pdu *p, bool digest_ok)
 {
     struct task *t = c->rx.task;
@@ -300,8 +307,8 @@ void task_data_end(struct conn *c, const struct pdu *p, bool digest_ok)
         t->datasn++;
         if (p->final)
             burst_end(t, p);
-        else if (p->ttt != PDU_NO_TAG && wants_data(t) && t->received == t->r2t_end)
-            task_fail(t, TASK_FAIL_DATA); /* 11.7.1: the last one has F */
+        else if (t->r2t_open && p->ttt == t->r2t_ttt && wants_data(t) && t->received == t->r2t_end)
+            unfinished_burst(t);
     }
     if (wants_data(t))
         progress(t, false);

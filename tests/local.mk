@@ -216,6 +216,7 @@ tests_tools_verify_writer_SOURCES = tests/tools/verify-writer.c tests/tools/mode
 	tests/tools/model.h
 tests_tools_verify_writer_LDADD = $(LIBISCSI_LIBS)
 tests_bench_load_SOURCES = tests/bench/load.c
+tests_bench_load_LDADD = -lm
 
 # Power cuts at every write, in memory.
 check_PROGRAMS += tests/crash/crash

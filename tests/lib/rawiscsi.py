@@ -177,7 +177,7 @@ class RawInitiator:
     def finish(self, itt):
         """Reads until the status of @itt: (SCSI status, data-in). R2Ts get zeros.
         self.sense_data is the sense that came with it."""
-        data = self.sense_data = b""
+        data, self.sense_data = bytearray(), b""
         while True:
             pdu = self.recv()
             if pdu.opcode == REJECT or pdu.itt != itt:
@@ -188,10 +188,10 @@ class RawInitiator:
             elif pdu.opcode == DATA_IN:
                 data += pdu.data
                 if pdu.flags & 1:
-                    return pdu.header[3], data
+                    return pdu.header[3], bytes(data)
             elif pdu.opcode == SCSI_RSP:
                 self.sense_data = pdu.data[2:]
-                return pdu.header[3], data
+                return pdu.header[3], bytes(data)
 
     def data_out(self, itt, ttt, data_sn, offset, data, final=True, spoil_data=False):
         tail = struct.pack(">IIIIIII", ttt, 0, self.exp_stat_sn, 0, data_sn, offset, 0)

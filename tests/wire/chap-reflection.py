@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Our own challenge sent back to us is not answered."""
+from violation import *
+
+
+def violate(w):
+    keys = {"InitiatorName": "iqn.2026-11.com.example:raw", "TargetName": SECRET}
+    c = w.first_login(dict(keys, AuthMethod="CHAP"), flags=0x00)
+    w.stays_in_login(c)
+    w.login_again(c, {"CHAP_A": "7"}, flags=0x00)
+    challenge = w.stays_in_login(c).keys
+    w.login_again(c, {"CHAP_N": "alice", "CHAP_R": "0x" + "00" * 32, "CHAP_I": challenge["CHAP_I"],
+                      "CHAP_C": challenge["CHAP_C"]}, flags=0x81)
+    w.login_refused(c, 0x0201)

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""MaxRecvDataSegmentLength=99999999999999999999 is no such declaration and is refused."""
+from violation import *
+
+
+def violate(w):
+    w.login_refused(w.first_login(extra=b"MaxRecvDataSegmentLength=99999999999999999999\0"))

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A login in the reserved stage 2 is refused."""
+from violation import *
+
+
+def violate(w):
+    w.login_refused(w.first_login(flags=0x8b))

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""WRITE AND VERIFY 10 by a second nexus conflicts with every reservation that forbids it."""
+from violation import *
+
+
+def violate(w):
+    w.conflicts(cdb10(0x2e, 0, 1), bytes(512))
