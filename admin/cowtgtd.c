@@ -56,6 +56,12 @@ static struct main_state {
     int exit_status;
 } m;
 
+#ifdef HAVE_LIBURING
+#define AIO_URING "io_uring, "
+#else
+#define AIO_URING ""
+#endif
+
 static const char usage_text[] =
     "usage: cowtgtd [-f] [-p ADDR[:PORT]]... [-c SOCKET] [-s STATE_DIR] [-l LEVEL]\n"
     "Serves chains of copy-on-write disk images over iSCSI; cowtgt(1) tells it which.\n"
@@ -64,7 +70,8 @@ static const char usage_text[] =
     "  -c, --control PATH   control socket\n"
     "  -s, --state DIR      directory of what survives a restart\n"
     "  -l, --log-level L    error, warning, notice (default), info or debug\n"
-    "      --aio ENGINE     how files are read and written: auto (default), libaio or threads\n"
+    "      --aio ENGINE     how files are read and written: auto (default), libaio, " AIO_URING
+    "threads\n"
     "  -h, --help, -V, --version\n";
 
 static const struct option long_options[] = {

@@ -92,6 +92,11 @@ void aio_submit(struct aio_op *op)
     }
 }
 
+bool aio_registers_files(void)
+{
+    return engine()->add_file;
+}
+
 unsigned aio_add_file(int fd)
 {
     return engine()->add_file ? engine()->add_file(fd) : 0;

@@ -57,8 +57,12 @@ extern const struct aio_engine aio_libaio, aio_threads, aio_uring;
 
 void aio_submit(struct aio_op *op);
 
-/* A file that will see many ops: a name for it in them, 0 where the engine has none. Given back
- * before the file is closed. */
+/*
+ * A file that will see many ops: a name for it in them, 0 where the engine has none. @fd is opened
+ * for that alone and may be closed after the call: the kernel lets go of a killed process's files
+ * late, so it must not hold one that carries locks. Given back when no op is under way.
+ */
+bool aio_registers_files(void);
 unsigned aio_add_file(int fd);
 void aio_del_file(unsigned file_slot);
 

@@ -75,6 +75,8 @@ struct open_job {
     struct file_node *f;
     struct error *err;
     bool refused_direct;
+    bool for_engine;
+    int engine_fd; /* -1: none */
 };
 
 static int open_fd(const struct open_job *j, int flags)
@@ -205,6 +207,24 @@ static int learn_alignment(struct open_job *j)
     return 0;
 }
 
+/* The engine's own way into the file, without our locks; -1: it goes without. */
+static int open_for_engine(const struct file_node *f)
+{
+    char self[64];
+    int flags = fcntl(f->fd, F_GETFL);
+
+    snprintf(self, sizeof(self), "/proc/self/fd/%d", f->fd);
+    return flags < 0 ? -1 : open(self, (flags & (O_ACCMODE | O_DIRECT)) | O_CLOEXEC);
+}
+
+static void take_engine_fd(struct file_node *f, int fd)
+{
+    if (fd < 0)
+        return;
+    f->aio_slot = aio_add_file(fd);
+    close(fd);
+}
+
 static int open_on_helper(void *arg)
 {
     struct open_job *j = arg;
@@ -216,6 +236,8 @@ static int open_on_helper(void *arg)
         ret = learn_kind(j);
     if (!ret)
         ret = learn_alignment(j);
+    if (!ret && j->for_engine)
+        j->engine_fd = open_for_engine(j->f);
     return ret;
 }
 
@@ -224,7 +246,14 @@ int co_file_open(const char *path, const struct file_opts *opts, struct blk_node
 {
     struct blk_node *n = blk_node_new(&file_driver, NULL);
     struct file_node *f = to_file(n);
-    struct open_job j = {.path = path, .opts = opts, .f = f, .err = err};
+    struct open_job j = {
+        .path = path,
+        .opts = opts,
+        .f = f,
+        .err = err,
+        .for_engine = aio_registers_files(),
+        .engine_fd = -1,
+    };
     int ret;
 
     if (!n)
@@ -245,7 +274,7 @@ int co_file_open(const char *path, const struct file_opts *opts, struct blk_node
     }
     n->read_only = !opts->writable;
     n->size_bytes = f->real_end;
-    f->aio_slot = aio_add_file(f->fd);
+    take_engine_fd(f, j.engine_fd);
     *node = n;
     return 0;
 }
@@ -274,7 +303,11 @@ static int reopen_on_helper(void *arg)
         ret = learn_kind(j);
     if (!ret)
         ret = learn_alignment(j);
-    return ret ? ret : file_lock_move(r->old->fd, j->f->fd, j->path, r->opts.writable, j->err);
+    if (!ret)
+        ret = file_lock_move(r->old->fd, j->f->fd, j->path, r->opts.writable, j->err);
+    if (!ret && j->for_engine)
+        j->engine_fd = open_for_engine(j->f);
+    return ret;
 }
 
 static int close_on_helper(void *arg);
@@ -294,7 +327,13 @@ static int co_file_reopen(struct blk_node *node, bool writable, struct error *er
     r->old = f;
     r->opts.writable = writable;
     r->opts.cache = f->cache;
-    r->open = (struct open_job){.opts = &r->opts, .f = fresh, .err = err};
+    r->open = (struct open_job){
+        .opts = &r->opts,
+        .f = fresh,
+        .err = err,
+        .for_engine = aio_registers_files(),
+        .engine_fd = -1,
+    };
     ret = co_work(reopen_on_helper, r);
     if (!ret) {
         fd = f->fd;
@@ -304,7 +343,8 @@ static int co_file_reopen(struct blk_node *node, bool writable, struct error *er
         fresh->fd = fd;
         fresh->tail_fd = tail_fd;
         aio_del_file(f->aio_slot);
-        f->aio_slot = aio_add_file(f->fd);
+        f->aio_slot = 0;
+        take_engine_fd(f, r->open.engine_fd);
         f->direct = fresh->direct;
         f->sparse = fresh->sparse;
         f->grown = false;
