@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * What guests ask for first: a request that had to ask the source is copy-on-read's to keep; what
- * lies about it is copied next, before the walk from the start goes on.
+ * follows it is copied next, before the walk from the start goes on, if another request lay near
+ * by not long ago: somebody reads on from there. Single random reads say nothing of the next one.
  *
  * Invariant: this only brings copies forward. What it leaves out, for whatever reason, the walk
  * finds; so neither failures nor progress are its business.
@@ -15,6 +16,20 @@
 #define HOT_AFTER   (1u << 20)
 #define HOT_EXTENTS 16
 
+/* True if a request was near before; remembers this one. */
+static bool has_neighbour(struct hot_list *l, uint64_t offset)
+{
+    bool found = false;
+
+    for (unsigned i = 0; i < STREAM_MAX_HOT && !found; i++) {
+        uint64_t at = l->seen[i] - 1; /* 0: none */
+
+        found = l->seen[i] && (at > offset ? at - offset : offset - at) <= HOT_AFTER;
+    }
+    l->seen[l->next_seen++ % STREAM_MAX_HOT] = offset + 1;
+    return found;
+}
+
 void stream_hot_note(struct stream *s, uint64_t offset, uint64_t bytes)
 {
     struct hot_list *l = &s->hot;
@@ -24,6 +39,8 @@ void stream_hot_note(struct stream *s, uint64_t offset, uint64_t bytes)
     };
     unsigned i = 0;
 
+    if (!has_neighbour(l, offset))
+        return;
     while (i < l->nr) { /* what it covers or touches becomes part of it */
         struct hot_range *r = &l->range[i];
 

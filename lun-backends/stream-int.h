@@ -31,7 +31,8 @@ struct failure {
 
 /* Where guests had to ask the source of late, and what follows; latest first. */
 struct hot_list {
-    unsigned nr;
+    uint64_t seen[STREAM_MAX_HOT]; /* a ring: offset + 1, 0: none */
+    unsigned next_seen, nr;
     struct hot_range {
         uint64_t start, end;
     } range[STREAM_MAX_HOT];

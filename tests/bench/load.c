@@ -4,11 +4,16 @@
  * responses taken as they come, no allocation per command. Prints one line of JSON.
  *
  *   load -t HOST:PORT -n IQN [-l LUN] [-m randread|randwrite|read|write|mix] [-b BYTES]
- *        [-q DEPTH] [-s SECONDS] [-S SPAN_BYTES] [-r SEED]
+ *        [-q DEPTH] [-s SECONDS] [-S SPAN_BYTES] [-r SEED] [-i IOPS [-o OFFSET]]
+ *
+ * With -i the loop is open: commands come at random times (Poisson), IOPS a second in the mean, and
+ * latency counts from when a command was due. Random blocks lie from OFFSET up to SPAN then, and
+ * none comes twice.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <math.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -42,8 +47,8 @@ enum {
 static struct {
     const char *host, *port, *iqn, *mode;
     unsigned lun, bytes, depth;
-    double seconds;
-    uint64_t span, seed;
+    double seconds, iops;
+    uint64_t span, seed, offset;
 } opt = {.mode = "randread", .bytes = 4096, .depth = 32, .seconds = 3, .seed = 1};
 
 /* What the target answered at login. */
@@ -171,6 +176,14 @@ static bool tx_flush(void)
     return true;
 }
 
+/* The n-th of @units in an order without repetition: a prime steps round them. */
+static uint64_t fresh_unit(uint64_t units)
+{
+    static uint64_t nr;
+
+    return (opt.seed + nr++ * 1000003) % units;
+}
+
 static void queue_command(unsigned i)
 {
     struct slot *s = &slots[i];
@@ -179,7 +192,10 @@ static void queue_command(unsigned i)
     bool random = opt.mode[0] == 'r' ? opt.mode[1] == 'a' : opt.mode[0] == 'm';
     uint8_t *h = tx_pdu(OP_SCSI);
 
-    if (random) {
+    if (random && opt.iops > 0) {
+        units = (opt.span - opt.offset) / opt.bytes;
+        lba = opt.offset / block_bytes + fresh_unit(units) * blocks;
+    } else if (random) {
         lba = rnd() % units * blocks;
     } else {
         lba = next_lba;
@@ -449,7 +465,8 @@ static void learn_capacity(void)
     block_bytes = get_be32(data + 8);
     if (!opt.span || opt.span > capacity_blocks * block_bytes)
         opt.span = capacity_blocks * block_bytes;
-    if (!block_bytes || opt.bytes % block_bytes || opt.span < opt.bytes) {
+    if (!block_bytes || opt.bytes % block_bytes || opt.span < opt.bytes ||
+        opt.offset % block_bytes || opt.offset > opt.span - opt.bytes) {
         errno = 0;
         die("the LUN does not fit this block size");
     }
@@ -466,6 +483,47 @@ static void fill(void)
             return;
         queue_command(i);
     }
+}
+
+/* Sends what is due; nanoseconds until the next. */
+static uint64_t send_due(uint64_t *due_ns)
+{
+    uint64_t t = now();
+
+    for (unsigned i = 0; i < opt.depth && *due_ns <= t; i++) {
+        if (slots[i].busy || (int32_t)(maxcmdsn - cmdsn) < 0)
+            continue;
+        queue_command(i);
+        slots[i].started_ns = *due_ns;
+        *due_ns += (uint64_t)(-log1p(-(double)(rnd() >> 11) / 0x1p53) / opt.iops * 1e9);
+    }
+    return *due_ns > t ? *due_ns - t : 1000000;
+}
+
+static double run_open(void)
+{
+    uint64_t start = now(), end = start + (uint64_t)(opt.seconds * 1e9), due = start;
+
+    for (;;) {
+        bool stop = now() >= end;
+        uint64_t wait = 10000000000;
+
+        if (stop && !nr_busy)
+            break;
+        if (!stop && tx_head == tx_tail)
+            wait = send_due(&due);
+        bool sent = tx_flush();
+        struct pollfd p = {.fd = sock, .events = (short)(POLLIN | (sent ? 0 : POLLOUT))};
+        struct timespec ts = {(time_t)(wait / 1000000000), (long)(wait % 1000000000)};
+
+        if (receive())
+            continue;
+        if (ppoll(&p, 1, &ts, NULL) == 0 && stop) {
+            errno = ETIMEDOUT;
+            die("no answer");
+        }
+    }
+    return (double)(now() - start) / 1e9;
 }
 
 static double run(void)
@@ -496,7 +554,7 @@ static void parse(int argc, char **argv)
 {
     int c;
 
-    while ((c = getopt(argc, argv, "t:n:l:m:b:q:s:S:r:")) > 0) {
+    while ((c = getopt(argc, argv, "t:n:l:m:b:q:s:S:r:i:o:")) > 0) {
         switch (c) {
         case 't': {
             char *colon = strrchr(optarg, ':');
@@ -529,6 +587,12 @@ static void parse(int argc, char **argv)
         case 'S':
             opt.span = strtoull(optarg, NULL, 10);
             break;
+        case 'i':
+            opt.iops = atof(optarg);
+            break;
+        case 'o':
+            opt.offset = strtoull(optarg, NULL, 10);
+            break;
         case 'r':
             opt.seed = strtoull(optarg, NULL, 10) | 1;
             break;
@@ -558,7 +622,7 @@ int main(int argc, char **argv)
     learn_capacity();
     if (fcntl(sock, F_SETFL, O_NONBLOCK))
         die("fcntl");
-    secs = run();
+    secs = opt.iops > 0 ? run_open() : run();
     printf(
         "{\"mode\":\"%s\",\"bytes\":%u,\"depth\":%u,\"seconds\":%.3f,\"ios\":%llu,\"errors\":%llu,"
         "\"iops\":%.0f,\"mbps\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f}\n",
