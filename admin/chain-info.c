@@ -122,6 +122,21 @@ static json_t *source_info(const struct chain *c)
     return j;
 }
 
+static void put_stream(json_t *j, const struct stream_stats *st)
+{
+    json_t *more =
+        json_pack("{s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:b, s:b, s:I, s:I}", "skipped-bytes",
+                  (json_int_t)st->skipped_bytes, "read-bytes", (json_int_t)st->read_bytes,
+                  "hot-bytes", (json_int_t)st->hot_bytes, "mode", prefetch_mode_name(st->mode),
+                  "window-bytes", (json_int_t)st->window_bytes, "disk-window-bytes",
+                  (json_int_t)st->disk_window_bytes, "piece-bytes", (json_int_t)st->piece_bytes,
+                  "guest-on-source", st->guest_on_wire, "guest-on-disk", st->guest_on_disk,
+                  "yields", (json_int_t)st->yields, "brakes", (json_int_t)st->brakes);
+
+    json_object_update(j, more);
+    json_decref(more);
+}
+
 static json_t *job_info(const struct chain *c)
 {
     const struct job *job = chain_job(c);
@@ -133,7 +148,7 @@ static json_t *job_info(const struct chain *c)
 
     if (c->stream) {
         stream_get_stats(job, &st);
-        json_put(j, "skipped-bytes", json_integer((json_int_t)st.skipped_bytes));
+        put_stream(j, &st);
     } else {
         commit_get_stats(job, &cst);
         st.copied_bytes = cst.copied_bytes;

@@ -173,6 +173,8 @@ struct stream_opts {
 /* Options and end of a job just made, which then runs. */
 void chain_begin_stream(struct job *job, const struct stream_opts *opts,
                         void (*on_done)(struct job *job, void *opaque), void *opaque);
+/* The settings of the chain decide how its stream shares with guests; at once. */
+void chain_pace_stream(const struct chain *c);
 int chain_start_stream(struct chain *c, const struct stream_opts *opts, struct error *err);
 /* The stream's wish in the record follows what the user does to the job; coroutine, saves. */
 void co_chain_note_job(struct daemon *d, const struct job *job);

@@ -62,6 +62,11 @@ static void put_job(const json_t *job)
         cli_put_size(cli_int(job, "speed"));
         fputs("/s", stdout);
     }
+    if (cli_int(job, "rate")) {
+        fputs("  ", stdout);
+        cli_put_size(cli_int(job, "rate"));
+        printf("/s, %lld s left", cli_int(job, "seconds-left"));
+    }
     if (strcmp(cli_str(job, "io-status"), "ok"))
         printf("  stopped by an error: %s", cli_str(job, "io-status"));
     putchar('\n');

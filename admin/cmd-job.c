@@ -10,6 +10,7 @@
 #include "admin/commands.h"
 #include "admin/json-util.h"
 #include "lun-backends/job.h"
+#include "util/size.h"
 
 static struct job *find_job(const json_t *args, struct error *err)
 {
@@ -132,6 +133,17 @@ static const char *io_status(const struct job *job)
     return job->io_no_space ? "nospace" : "failed";
 }
 
+/* Members of ours: bytes a second of late, and how long the rest takes at that. */
+static void put_rate(json_t *j, struct job *job)
+{
+    uint64_t rate = job_rate(job);
+
+    json_put(j, "rate", json_integer((json_int_t)rate));
+    if (rate)
+        json_put(j, "seconds-left",
+                 json_integer((json_int_t)((job->len - MIN_OF(job->offset, job->len)) / rate)));
+}
+
 static json_t *run_query_block_jobs(struct daemon *d, const json_t *args, struct error *err)
 {
     json_t *list = json_array();
@@ -148,6 +160,7 @@ static json_t *run_query_block_jobs(struct daemon *d, const json_t *args, struct
                       job->status == JOB_READY, "status", job_status_name(job->status),
                       "auto-finalize", job->auto_finalize, "auto-dismiss", job->auto_dismiss);
 
+        put_rate(j, (struct job *)job);
         if (job->ret < 0)
             json_put(j, "error", json_text(job->err.msg));
         json_array_append_new(list, j);

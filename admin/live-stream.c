@@ -232,6 +232,7 @@ static int co_begin(struct streaming *m, const struct stream_order *o, struct er
     if (!job)
         return -err->errnum;
     m->c->stream = job;
+    chain_pace_stream(m->c);
     chain_begin_stream(job, &o->opts, local_stream_done, m);
     chain_update_pages(m->c, true);
     co_save_or_log(m->c->d);

@@ -143,6 +143,21 @@ void chain_begin_stream(struct job *job, const struct stream_opts *opts,
     job_start(job);
 }
 
+void chain_pace_stream(const struct chain *c)
+{
+    const struct qcow2_settings *s = &c->settings;
+    struct stream_config config = {
+        .pace = {.mode = PREFETCH_ADAPTIVE, .grace_ns = PACE_GRACE_NS},
+    };
+
+    if (s->set & QCOW2_SET_PREFETCH_MODE)
+        config.pace.mode = s->prefetch_mode;
+    if (s->set & QCOW2_SET_PREFETCH_DELAY)
+        config.start_delay_ns = s->prefetch_delay_s * UINT64_C(1000000000);
+    if (c->stream)
+        stream_configure(c->stream, &config);
+}
+
 int chain_start_stream(struct chain *c, const struct stream_opts *opts, struct error *err)
 {
     struct stream_plan_opts plan = {
@@ -160,6 +175,7 @@ int chain_start_stream(struct chain *c, const struct stream_opts *opts, struct e
     if (!job)
         return -err->errnum;
     c->stream = job;
+    chain_pace_stream(c);
     chain_begin_stream(job, opts, stream_done, c);
     chain_update_pages(c, false);
     return 0;

@@ -150,6 +150,23 @@ struct job *job_new(const struct job_driver *drv, const char *id, const char *de
     return job;
 }
 
+uint64_t job_rate(struct job *job)
+{
+    uint64_t now = now_ns(), since = job->rated_ns ? job->rated_ns : job->started_ns;
+    uint64_t bytes = job->offset - MIN_OF(job->rated_offset, job->offset);
+
+    if (!since || now <= since || job->status == JOB_PAUSED)
+        return 0;
+    if (job->rated_ns && now - since < NS_PER_S)
+        return job->rate;
+    job->rate = (uint64_t)((double)bytes * NS_PER_S / (double)(now - since));
+    if (now - since >= NS_PER_S) {
+        job->rated_ns = now;
+        job->rated_offset = job->offset;
+    }
+    return job->rate;
+}
+
 struct job *job_find(const char *id)
 {
     struct job *job;

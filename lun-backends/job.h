@@ -54,6 +54,7 @@ struct job {
     bool finalize_asked, finalizing;  /* pending: told to go on; in on_done, past cancelling */
     bool ready, complete_asked;       /* a job that runs until it is told to complete */
     uint64_t serial;                  /* tells jobs that had the same id apart */
+    uint64_t rated_ns, rated_offset, rate; /* job_rate()'s */
     uint64_t started_ns, tokens_ns;   /* monotonic; rate limiter's next free slot */
     int ret;
     struct error err;
@@ -82,6 +83,8 @@ void job_set_event_sink(void (*fn)(struct job *job, enum job_event ev, const cha
 struct job *job_new(const struct job_driver *drv, const char *id, const char *device,
                     struct error *err);
 void job_start(struct job *job); /* spawns the coroutine */
+/* Bytes a second of late: since it was last asked, if that was a second ago at least. */
+uint64_t job_rate(struct job *job);
 struct job *job_find(const char *id);
 struct job *job_first(void);
 struct job *job_next(struct job *job);

@@ -28,9 +28,6 @@
 #define RATE_FADES     0.98
 #define SMOOTH         (1.0 / 16)
 
-const char *const pace_mode_names[] = {
-    [PACE_ADAPTIVE] = "adaptive", [PACE_IDLE] = "idle", [PACE_FIXED] = "fixed", NULL};
-
 static void init_path(struct pace_path *path, uint64_t now_ns)
 {
     path->window_bytes = FIRST_WINDOW;
@@ -40,7 +37,7 @@ static void init_path(struct pace_path *path, uint64_t now_ns)
 
 void pace_init(struct pace *p, uint64_t now_ns)
 {
-    *p = (struct pace){.config = {.mode = PACE_ADAPTIVE, .grace_ns = 2000 * MS}};
+    *p = (struct pace){.config = {.mode = PREFETCH_ADAPTIVE, .grace_ns = PACE_GRACE_NS}};
     init_path(&p->wire, now_ns);
     init_path(&p->disk, now_ns);
 }
@@ -66,7 +63,7 @@ bool pace_guest_on(const struct pace_path *path, uint64_t now_ns)
 
 uint64_t pace_piece_bytes(const struct pace *p, uint64_t now_ns)
 {
-    bool guest = p->config.mode != PACE_FIXED && pace_guest_on(&p->wire, now_ns);
+    bool guest = p->config.mode != PREFETCH_FIXED && pace_guest_on(&p->wire, now_ns);
     double ns = guest ? (double)GUEST_PIECE_NS : (double)IDLE_PIECE_NS;
     uint64_t bytes = floor_pow2((uint64_t)(p->wire.rate * ns / 1e9));
 
@@ -102,9 +99,9 @@ uint64_t pace_wait_ns(struct pace *p, struct pace_path *path, uint64_t bytes, ui
 {
     uint64_t wait = 0;
 
-    if (p->config.mode == PACE_FIXED)
+    if (p->config.mode == PREFETCH_FIXED)
         return path->in_flight_bytes && path->in_flight_bytes + bytes > MAX_WINDOW ? UINT64_MAX : 0;
-    if (p->config.mode == PACE_IDLE && path == &p->wire)
+    if (p->config.mode == PREFETCH_IDLE && path == &p->wire)
         wait = idle_wait_ns(p, now_ns);
     if (!wait)
         wait = probe_wait_ns(path, now_ns);

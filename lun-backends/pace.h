@@ -16,20 +16,18 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "lun-backends/image-settings.h"
 
 #define PACE_NR_CLASSES 16 /* of piece sizes: powers of two from 4 KiB */
 #define PACE_MIN_PIECE  (32u << 10)
 #define PACE_MAX_PIECE  (4u << 20)
+#define PACE_GRACE_NS   UINT64_C(2000000000) /* unless configured */
 
-enum pace_mode {
-    PACE_ADAPTIVE, /* takes what is idle */
-    PACE_IDLE,     /* the same, but only after a time without guest I/O */
-    PACE_FIXED,    /* no regard for guests: as much as there is room for, within the speed limit */
-};
-
+/* Adaptive takes what is idle. Idle does, too, but only after a time without guest I/O. Fixed has
+ * no regard for guests: as much as there is room for, within the speed limit. */
 struct pace_config {
-    enum pace_mode mode;
-    uint64_t grace_ns; /* PACE_IDLE: so long without guest I/O */
+    enum prefetch_mode mode;
+    uint64_t grace_ns; /* PREFETCH_IDLE: so long without guest I/O */
 };
 
 struct pace_path {
@@ -73,8 +71,5 @@ void pace_guest_begin(struct pace *p, uint64_t now_ns);
 void pace_guest_end(struct pace *p, bool from_source, uint64_t begun_ns, uint64_t now_ns);
 /* True while guests use the path. */
 bool pace_guest_on(const struct pace_path *path, uint64_t now_ns);
-
-/* "adaptive", "idle", "fixed", NULL. */
-extern const char *const pace_mode_names[];
 
 #endif

@@ -213,14 +213,12 @@ static struct copy *co_get_copy(struct stream *s, uint64_t bytes, enum plan_kind
     return NULL;
 }
 
-/* Prefetch switched off, or its delay not over: nothing goes. */
+/* Nanoseconds until the delay at the start is over. */
 static uint64_t hold_ns(const struct stream *s)
 {
     uint64_t due = s->job.started_ns + s->config.start_delay_ns, now = now_ns();
 
-    if (s->config.off)
-        return UINT64_MAX;
-    return s->config.start_delay_ns && now < due ? due - now : 0;
+    return now < due ? due - now : 0;
 }
 
 /* False: interrupted. */

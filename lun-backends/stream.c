@@ -460,6 +460,7 @@ void stream_get_stats(const struct job *job, struct stream_stats *st)
     uint64_t now = now_ns();
 
     *st = s->stats;
+    st->mode = s->pace.config.mode;
     st->window_bytes = s->pace.wire.window_bytes;
     st->disk_window_bytes = s->pace.disk.window_bytes;
     st->piece_bytes = stream_copy_bytes(s);

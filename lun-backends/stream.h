@@ -16,7 +16,6 @@
 struct stream_config {
     struct pace_config pace;
     uint64_t start_delay_ns; /* from the job's start */
-    bool off;                /* nothing is copied; the job waits */
 };
 
 struct stream_stats {
@@ -26,6 +25,7 @@ struct stream_stats {
     uint64_t read_bytes;    /* asked of the source, whatever became of it */
     uint64_t hot_bytes;     /* of these, out of turn, near what guests asked for */
     /* as of now */
+    enum prefetch_mode mode;
     uint64_t window_bytes, disk_window_bytes, piece_bytes;
     bool guest_on_wire, guest_on_disk;
     uint64_t yields, brakes; /* windows cut because guests came; for their latency */

@@ -166,7 +166,7 @@ TEST(pace, brakes_for_guests_that_suffer_beside_it)
 TEST(pace, idle_waits_for_quiet_guests)
 {
     set_up();
-    p.config.mode = PACE_IDLE;
+    p.config.mode = PREFETCH_IDLE;
     CHECK_EQ(pace_wait_ns(&p, &p.wire, 65536, now), 0);
     pace_guest_begin(&p, now);
     CHECK(pace_wait_ns(&p, &p.wire, 65536, now + 10 * SECOND) > 0);
@@ -179,7 +179,7 @@ TEST(pace, idle_waits_for_quiet_guests)
 TEST(pace, fixed_has_no_regard_for_guests)
 {
     set_up();
-    p.config.mode = PACE_FIXED;
+    p.config.mode = PREFETCH_FIXED;
     pace_guest_begin(&p, now);
     pace_guest_end(&p, true, now, now + MS);
     p.wire.window_bytes = 1;
