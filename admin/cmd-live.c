@@ -360,6 +360,7 @@ static const struct cmd_arg resize_args[] = {
     {.name = "device", .type = ARG_STRING, .optional = true},
     {.name = "node-name", .type = ARG_STRING, .optional = true},
     {.name = "size", .type = ARG_SIZE},
+    {.name = "shrink", .type = ARG_BOOL, .optional = true},
     {.name = NULL},
 };
 
@@ -370,7 +371,7 @@ static json_t *run_resize(struct daemon *d, const json_t *args, struct error *er
 
     if (!c || chain_claim(c, "it is being resized", err))
         return NULL;
-    ret = co_chain_resize(c, arg_size(args, "size", 0), err);
+    ret = co_chain_resize(c, arg_size(args, "size", 0), arg_bool(args, "shrink", false), err);
     chain_release(c);
     return ret ? NULL : json_object();
 }
@@ -444,7 +445,7 @@ const struct command live_commands[] = {
     {"chain-set", "changes settings of a chain in use, and keeps them in its image",
      chain_set_args, run_chain_set},
     {"block-commit", "starts merging layers into one below", block_commit_args, run_block_commit},
-    {"block_resize", "makes a disk in use larger", resize_args, run_resize},
+    {"block_resize", "gives a disk in use another size", resize_args, run_resize},
     {"change-backing-file", "writes another name of its backing file into an image",
      change_backing_args, run_change_backing},
     {NULL, NULL, NULL, NULL},

@@ -21,6 +21,7 @@
 #include "lun-backends/file.h"
 #include "lun-backends/qcow2.h"
 #include "util/log.h"
+#include "util/size.h"
 #include "util/workers.h"
 
 #define NAME_TRIES 1000
@@ -411,31 +412,64 @@ static void follow_size(struct blk_node *layer)
     blk_node_notify(layer, BLK_EV_RESIZED);
 }
 
-int co_chain_resize(struct chain *c, uint64_t size_bytes, struct error *err)
+static int check_resize(const struct chain *c, uint64_t size_bytes, bool shrink, struct error *err)
+{
+    const struct blk_node *node = chain_top(c)->node;
+    uint64_t block = MAX_OF(c->rec->block_bytes, UINT64_C(512));
+
+    if (!chain_top(c)->writable)
+        return error_set(err, EROFS, "chain '%s' is served read-only", c->rec->name);
+    if (!size_bytes || size_bytes % block)
+        return error_set(err, EINVAL, "The new size must be a multiple of %llu",
+                         (unsigned long long)block);
+    if (!node->drv->co_resize)
+        return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP, "%s images can't be resized",
+                               node->drv->name);
+    if (size_bytes >= node->size_bytes)
+        return 0;
+    if (!shrink)
+        return error_set(err, EINVAL,
+                         "chain '%s' has %llu bytes: what is behind a smaller size is lost; use "
+                         "--shrink ('shrink': true) if that is meant",
+                         c->rec->name, (unsigned long long)node->size_bytes);
+    if (c->remote)
+        return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,
+                               "chain '%s' still needs its source %s: stream it first",
+                               c->rec->name, c->rec->source_url);
+    return 0;
+}
+
+/* Drained. A new size that is on disk stays, whatever could not be tidied up after it. */
+static int co_set_size(struct chain *c, struct blk_node *node, uint64_t size_bytes,
+                       struct error *err)
+{
+    bool smaller = size_bytes < node->size_bytes;
+    int ret = smaller && !strcmp(node->drv->name, "qcow2")
+                  ? co_qcow2_shrink(node, size_bytes, err)
+                  : node->drv->co_resize(node, size_bytes, err);
+
+    if (ret && smaller && node->size_bytes == size_bytes) {
+        log_warn("chain %s: what was behind its end is not free yet: %s", c->rec->name, err->msg);
+        *err = (struct error)ERROR_INIT;
+        ret = 0;
+    }
+    return ret;
+}
+
+int co_chain_resize(struct chain *c, uint64_t size_bytes, bool shrink, struct error *err)
 {
     struct blk_node *node;
     int ret = chain_check_idle(c, err);
 
-    if (ret)
+    if (!ret)
+        ret = check_resize(c, size_bytes, shrink, err);
+    if (ret || size_bytes == chain_top(c)->node->size_bytes)
         return ret;
-    if (!chain_top(c)->writable)
-        return error_set(err, EROFS, "chain '%s' is served read-only", c->rec->name);
-    if (!size_bytes || size_bytes % 512)
-        return error_set(err, EINVAL, "The new size must be a multiple of 512");
     node = blk_node_ref(chain_top(c)->node);
-    if (!node->drv->co_resize)
-        ret = error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP, "%s images can't be resized",
-                              node->drv->name);
-    if (!ret && size_bytes < node->size_bytes)
-        ret = error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
-                              "chain '%s' has %llu bytes: a disk in use is not made smaller",
-                              c->rec->name, (unsigned long long)node->size_bytes);
-    if (!ret) {
-        co_blk_drain_begin(node);
-        ret = node->drv->co_resize(node, size_bytes, err);
-        follow_size(node);
-        blk_drain_end(node);
-    }
+    co_blk_drain_begin(node);
+    ret = co_set_size(c, node, size_bytes, err);
+    follow_size(node);
+    blk_drain_end(node);
     if (!ret)
         log_notice("chain %s: %llu bytes now", c->rec->name, (unsigned long long)size_bytes);
     co_blk_node_unref(node);

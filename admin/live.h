@@ -23,7 +23,8 @@ struct snapshot_order {
 int co_chains_snapshot(struct daemon *d, const struct snapshot_order *orders, unsigned n,
                        struct error *err);
 
-int co_chain_resize(struct chain *c, uint64_t size_bytes, struct error *err);
+/* @shrink: may become smaller, which loses what is behind the new end. */
+int co_chain_resize(struct chain *c, uint64_t size_bytes, bool shrink, struct error *err);
 /* Another name, in the image of layer @i, for the file that is its backing. */
 int co_chain_rename_backing(struct chain *c, unsigned i, const char *name, struct error *err);
 

@@ -61,7 +61,7 @@ int co_qcow2_node_set_settings(struct blk_node *node, const struct qcow2_setting
                                struct error *err);
 
 /*
- * Gives a node that nobody uses a smaller disk: what lies behind the new end is lost. Growing is
+ * Gives a node a smaller disk, drained: what lies behind the new end is lost. Growing is
  * the driver's co_resize, which refuses to shrink.
  */
 int co_qcow2_shrink(struct blk_node *node, uint64_t size_bytes, struct error *err);

@@ -159,6 +159,10 @@ void cmd_fail_errno(struct scsi_cmd *cmd, int err)
         end_busy(cmd, SCSI_BUSY);
         return;
     }
+    if (err == -EINVAL && cmd->lba + cmd->nr_blocks > cmd->lun->capacity_blocks) {
+        cmd_fail_info(cmd, SENSE_LBA_OUT_OF_RANGE, cmd->lba); /* the disk shrank under it */
+        return;
+    }
     lun_note_error(cmd->lun, write, -err);
     if (id == SENSE_READ_ERROR || id == SENSE_WRITE_ERROR)
         cmd_fail_info(cmd, id, cmd->lba + (cmd->moved_bytes >> cmd->lun->block_shift));
