@@ -58,6 +58,9 @@ enum blk_flags {
     BLK_META = 1 << 5,           /* READ, WRITE, WRITE_ZEROES of a format's own tables: for
                                     filters below it, changes nothing */
     BLK_BY_LAYER = 1 << 6,       /* READ: layer by layer, past any merged map */
+    BLK_ATOMIC = 1 << 7,         /* WRITE inside one aligned unit of limits.atomic_bytes: after a
+                                    crash all of it is there, or nothing. Meanwhile the submitter
+                                    keeps other writes off the allocation unit around it. */
 };
 
 enum blk_result_flags {
@@ -146,6 +149,7 @@ struct blk_limits {
     uint32_t align_bytes;       /* requests are multiples of this, power of two, 1..4096 */
     uint32_t granularity_bytes; /* allocation unit (cluster); 0: none */
     uint32_t subunit_bytes;     /* smallest range that can become local (subcluster); 0: none */
+    uint32_t atomic_bytes;      /* unit of BLK_ATOMIC, power of two; 0: there is no such write */
 };
 
 typedef void blk_submit_fn(struct blk_node *node, struct blk_req *req);

@@ -16,6 +16,9 @@
 #include "util/coroutine.h"
 #include "util/list.h"
 
+/* Atomic writes: what databases ask for; a cluster would do as well. */
+#define QCOW2_ATOMIC_MAX_BYTES 16384u
+
 struct qslice {
     struct qslice *hash_next;
     struct list_head lru;

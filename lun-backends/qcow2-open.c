@@ -336,6 +336,9 @@ static int co_open(struct qcow2 *q, const struct qcow2_open_opts *opts, struct e
     q->node.limits.align_bytes = QCOW2_SECTOR;
     q->node.limits.granularity_bytes = (uint32_t)qcow2_cluster_bytes(&q->g);
     q->node.limits.subunit_bytes = (uint32_t)qcow2_sub_bytes(&q->g);
+    if (!(q->h.incompatible & QCOW2_INCOMPAT_DATA_FILE))
+        q->node.limits.atomic_bytes =
+            (uint32_t)MIN_OF(qcow2_cluster_bytes(&q->g), QCOW2_ATOMIC_MAX_BYTES);
     if (qcache_init(&q->l2, q->g.slice_bytes, cache_bytes(q)) ||
         qcache_init(&q->rc, q->g.slice_bytes, REF_CACHE_BYTES))
         return error_set(err, ENOMEM, "out of memory");

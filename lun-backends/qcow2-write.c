@@ -4,6 +4,9 @@
  * Everything else is a change of the mapping, in a coroutine, under a range lock: read what must
  * be copied, allocate, write the data, and only then set the L2 entries (in the cache). A change
  * that fails before that point leaves no trace but the data of what it did not own.
+ *
+ * An atomic write lies in one cluster and never overwrites: the cluster moves, and its one L2 entry,
+ * which no crash tears, tells the old data from the new.
  */
 #include "lun-backends/qcow2-int.h"
 
@@ -127,7 +130,7 @@ void qcow2_submit_write(struct blk_node *node, struct blk_req *req)
 
     if (q->corrupt)
         blk_complete(req, -EIO);
-    else if (!(req->flags & BLK_IF_UNALLOCATED) && overwrite_runs(q, req, &first))
+    else if (!(req->flags & (BLK_IF_UNALLOCATED | BLK_ATOMIC)) && overwrite_runs(q, req, &first))
         overwrite(q, req, first);
     else
         co_spawn(write_co, req);
@@ -509,7 +512,7 @@ static int co_write_piece(struct qchange *c, uint64_t end, const struct iovec *i
     while (c->pos < end && !ret) {
         if (!qcow2_get_entry(c->q, c->slice, c->pos, &e))
             return -EIO;
-        if (!e.compressed && (!e.host || e.copied)) {
+        if (!e.compressed && (!e.host || (e.copied && !(flags & BLK_ATOMIC)))) {
             ret = co_segment(c, end, iov, niov, data_off, flags);
             continue;
         }
@@ -546,7 +549,7 @@ int co_qcow2_write(struct qcow2 *q, uint64_t off, uint64_t bytes, const struct i
                    uint64_t data_off, uint32_t flags)
 {
     uint64_t end = off + bytes;
-    bool wide = false;
+    bool wide = flags & BLK_ATOMIC;
     struct qchange c;
     int ret = 0;
 

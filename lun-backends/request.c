@@ -29,6 +29,16 @@ static struct {
     unsigned submit_depth, done_depth;
 } core;
 
+/* Of an empty one nothing can be torn. */
+static int check_atomic(const struct blk_node *node, const struct blk_req *req)
+{
+    uint64_t unit = node->limits.atomic_bytes, last = req->offset_bytes + req->length_bytes - 1;
+
+    if (!req->length_bytes)
+        return 0;
+    return unit && req->offset_bytes / unit == last / unit ? 0 : -ENOTSUP;
+}
+
 static int check(const struct blk_node *node, const struct blk_req *req)
 {
     uint64_t offset = req->offset_bytes, length = req->length_bytes;
@@ -47,7 +57,7 @@ static int check(const struct blk_node *node, const struct blk_req *req)
         return -EINVAL;
     if (req->verb != BLK_STATUS && ((offset | length) & (node->limits.align_bytes - 1)))
         return -EINVAL;
-    return 0;
+    return req->flags & BLK_ATOMIC ? check_atomic(node, req) : 0;
 }
 
 static void finish(struct blk_req *req)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * GET LBA STATUS (SBC-3 5.12) and GET LAYER STATUS (docs/cow-layer-extension.md, 4): one walk of
+ * GET LBA STATUS (SBC-4 5.8) and GET LAYER STATUS (docs/cow-layer-extension.md, 4): one walk of
  * the layers below a LUN, told in two ways. Extents are merged until the initiator's buffer is
- * full or the work bound is reached; an answer never scans the whole device and never asks a
- * remote.
+ * full or the work bound is reached; an answer never asks a remote, and scans no more of the device
+ * than that, except for a report type of which there is nothing at all.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -22,11 +22,27 @@
 
 enum provisioning { PROV_MAPPED = 0, PROV_DEALLOCATED = 1, PROV_ANCHORED = 2 };
 
+#define STATE(prov) (1u << (prov))
+#define NO_STATES   STATE(7) /* so that it differs from a type that there isn't */
+
+/* By REPORT TYPE: which states are told. */
+static const uint8_t report_types[] = {
+    [0x00] = STATE(PROV_MAPPED) | STATE(PROV_DEALLOCATED) | STATE(PROV_ANCHORED),
+    [0x01] = STATE(PROV_DEALLOCATED) | STATE(PROV_ANCHORED),
+    [0x02] = STATE(PROV_MAPPED),
+    [0x03] = STATE(PROV_DEALLOCATED),
+    [0x04] = STATE(PROV_ANCHORED),
+    [0x10] = NO_STATES, /* blocks that may be unreadable: none is known before it is read */
+};
+
+#define LBA_RTP 0x01 /* the report type was heeded; COMPLETION CONDITION: not told */
+
 struct walk {
     struct scsi_cmd *cmd;
     uint64_t pos, end;    /* blocks */
     unsigned deepest;     /* layers, 0: all */
     bool as_provisioning; /* states are enum provisioning, depths don't matter */
+    uint8_t wanted;       /* STATE()s, if so */
     unsigned nr, max;
     struct blk_extent found[WALK_EXTENTS];
     struct cowl_extent out[];
@@ -57,7 +73,12 @@ static bool append(struct walk *w, uint64_t blocks, uint8_t state, uint16_t dept
 {
     struct cowl_extent *last = w->nr ? &w->out[w->nr - 1] : NULL;
 
-    if (last && last->state == state && last->depth == depth) {
+    if (w->as_provisioning && !(w->wanted & STATE(state))) {
+        w->pos += blocks;
+        return true;
+    }
+    if (last && last->state == state && last->depth == depth &&
+        last->lba + last->blocks == w->pos) {
         uint32_t more = (uint32_t)MIN_OF(blocks, (uint64_t)(UINT32_MAX - last->blocks));
 
         last->blocks += more;
@@ -109,7 +130,9 @@ static int co_walk(struct walk *w)
     struct lun *lun = w->cmd->lun;
     unsigned ask = MIN_OF(MAX_OF(w->max, 8u), (unsigned)WALK_EXTENTS);
 
-    for (unsigned i = 0; i < MAX_WALKS && w->pos < w->end && !w->cmd->abort_requested; i++) {
+    /* while all was left out there is nothing that an initiator could go on from */
+    for (unsigned i = 0; (i < MAX_WALKS || !w->nr) && w->pos < w->end && !w->cmd->abort_requested;
+         i++) {
         int n = co_blk_status_walk(blk_head_node(&lun->head), lun_blocks_to_bytes(lun, w->pos),
                                    lun_blocks_to_bytes(lun, w->end - w->pos), w->deepest, w->found,
                                    ask);
@@ -129,6 +152,7 @@ static uint32_t encode_lba_status(const struct walk *w, uint8_t *buf)
 {
     memset(buf, 0, LBA_HDR_BYTES + w->nr * LBA_DESC_BYTES);
     put_be32(buf, LBA_HDR_BYTES - 4 + w->nr * LBA_DESC_BYTES);
+    buf[7] = LBA_RTP;
     for (unsigned i = 0; i < w->nr; i++) {
         uint8_t *d = buf + LBA_HDR_BYTES + i * LBA_DESC_BYTES;
 
@@ -149,7 +173,7 @@ static void co_answer(void *arg)
     co_lun_walk_begin(lun);
     ret = lun->gone ? -ENODEV : co_walk(w);
     lun_walk_end(lun);
-    if (cmd->abort_requested || (!ret && !w->nr)) {
+    if (cmd->abort_requested) {
         cmd_end(cmd);
     } else if (ret) {
         cmd_fail_errno(cmd, ret);
@@ -169,9 +193,9 @@ static void start_walk(struct scsi_cmd *cmd)
 
 /*
  * @hdr_bytes and 16 bytes a descriptor. An allocation length too short for one descriptor gets one
- * all the same, and cmd_reply() cuts it.
+ * all the same, and cmd_reply() cuts it. @wanted: provisioning of those states; 0: layers.
  */
-static void start(struct scsi_cmd *cmd, uint32_t hdr_bytes, bool as_provisioning, unsigned deepest)
+static void start(struct scsi_cmd *cmd, uint32_t hdr_bytes, uint8_t wanted, unsigned deepest)
 {
     uint64_t room = MIN_OF(cdb_get(cmd->cdb, cmd->op->len), (uint64_t)MAX_ANSWER_BYTES);
     unsigned max = room >= hdr_bytes + 32 ? (unsigned)(room - hdr_bytes) / 16 : 1;
@@ -189,10 +213,11 @@ static void start(struct scsi_cmd *cmd, uint32_t hdr_bytes, bool as_provisioning
     }
     *w = (struct walk){
         .cmd = cmd,
-        .pos = cmd->lba,
+        .pos = wanted == NO_STATES ? cmd->lun->capacity_blocks : cmd->lba,
         .end = cmd->lun->capacity_blocks,
         .deepest = deepest,
-        .as_provisioning = as_provisioning,
+        .as_provisioning = wanted,
+        .wanted = wanted,
         .max = max,
     };
     cmd->priv = w;
@@ -201,10 +226,15 @@ static void start(struct scsi_cmd *cmd, uint32_t hdr_bytes, bool as_provisioning
 
 void sbc_get_lba_status(struct scsi_cmd *cmd)
 {
-    start(cmd, LBA_HDR_BYTES, true, 0);
+    uint8_t type = cmd->cdb[14];
+
+    if (type >= ARRAY_LEN(report_types) || !report_types[type])
+        cmd_fail_cdb_field(cmd, 14, -1);
+    else
+        start(cmd, LBA_HDR_BYTES, report_types[type], 0);
 }
 
 void cowl_get_layer_status(struct scsi_cmd *cmd)
 {
-    start(cmd, COWL_STATUS_HDR_BYTES, false, cmd->cdb[14]);
+    start(cmd, COWL_STATUS_HDR_BYTES, 0, cmd->cdb[14]);
 }

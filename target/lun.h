@@ -142,6 +142,14 @@ bool lun_range_enter(struct lun *lun, struct lun_range *r);
 void lun_range_leave(struct lun *lun, struct lun_range *r);
 void lun_ranges_moved(struct deferred *d);
 
+/* Unit, alignment and largest length of atomic writes; 0: there are none. */
+static inline uint32_t lun_atomic_bytes(const struct lun *lun)
+{
+    uint32_t bytes = blk_head_node(&lun->head)->limits.atomic_bytes;
+
+    return lun->writable && bytes >= lun_block_bytes(lun) ? bytes : 0;
+}
+
 static inline bool lun_writes_allowed(const struct lun *lun)
 {
     return lun->writable && !lun->mode.software_protect;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Commands that write and look at the same place: COMPARE AND WRITE, ORWRITE, WRITE AND VERIFY.
+ * Commands that have a place to themselves: COMPARE AND WRITE, ORWRITE, WRITE AND VERIFY, which
+ * write and look, and WRITE ATOMIC.
  * Data-out is fetched first, then the range is locked, so that nobody sees or changes it between
  * the steps and a slow initiator holds up no one.
  */
@@ -81,6 +82,56 @@ void sbc_compare_and_write(struct scsi_cmd *cmd)
         cmd_good(cmd);
     else
         cmd_get_buf(cmd, 3 * bytes, caw_fetch);
+}
+
+/* ---- WRITE ATOMIC(16), SBC-4 5.49: one unit at a time, all or nothing across a crash too ---- */
+
+static void atomic_done(struct scsi_cmd *cmd)
+{
+    cmd->moved_bytes = cmd->buf_len;
+    cmd->lun->stats.written_bytes += cmd->buf_len;
+    cmd->lun->stats.write_ops++;
+    lun_look_at_room(cmd->lun);
+    cmd_good_now(cmd);
+}
+
+static void atomic_write(struct scsi_cmd *cmd)
+{
+    cmd_io(cmd, BLK_WRITE, BLK_ATOMIC | cmd_write_flags(cmd), cmd_lba_bytes(cmd), cmd->buf_len,
+           cmd->buf, atomic_write, atomic_done);
+}
+
+/* BLK_ATOMIC asks for the allocation unit around it. */
+static void atomic_lock(struct scsi_cmd *cmd)
+{
+    const struct blk_limits *l = &blk_head_node(&cmd->lun->head)->limits;
+    uint64_t unit = MAX_OF(l->granularity_bytes, cmd->buf_len);
+
+    cmd_lock(cmd, round_down_pow2(cmd_lba_bytes(cmd), unit), unit, atomic_write);
+}
+
+static void atomic_fetch(struct scsi_cmd *cmd)
+{
+    cmd_data_out(cmd, 0, (uint32_t)cmd->transfer_bytes, atomic_lock);
+}
+
+void sbc_write_atomic(struct scsi_cmd *cmd)
+{
+    uint32_t unit = lun_atomic_bytes(cmd->lun) >> cmd->lun->block_shift;
+    uint64_t bytes = lun_blocks_to_bytes(cmd->lun, cmd->nr_blocks);
+
+    if (get_be16(cmd->cdb + 10)) /* ATOMIC BOUNDARY: MAXIMUM ATOMIC BOUNDARY SIZE is 0 */
+        cmd_fail_cdb_field(cmd, 10, -1);
+    else if (!cmd->nr_blocks)
+        cmd_good(cmd);
+    else if (cmd->lba % unit)
+        cmd_fail_cdb_field(cmd, 2, -1);
+    else if (cmd->nr_blocks != unit || cmd_expected_bytes(cmd) != bytes) /* a part is not whole */
+        cmd_fail_cdb_field(cmd, 12, -1);
+    else {
+        cmd->transfer_bytes = bytes;
+        cmd_get_buf(cmd, (uint32_t)bytes, atomic_fetch);
+    }
 }
 
 /* ---- ORWRITE (SBC-3 5.10), WRITE AND VERIFY (5.36): chunk by chunk ---- */

@@ -35,8 +35,9 @@
 static const struct scsi_opcode service_action_in[SCSI_NR_SA] = {
     [0x10] = REPLY("READ CAPACITY(16)", sbc_read_capacity16, RESV_ALLOWED, .flags = OPF_READY,
                    .cdb_len = 16, .len = AT(10, 4), .usage = {0x9e, 0x1f, [10] = FF4}),
-    [0x12] = OP("GET LBA STATUS", sbc_get_lba_status, RESV_READ, .dir = DIR_IN, .flags = OPF_READY,
-                .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x9e, 0x1f, FF8, FF4}),
+    [0x12] =
+        OP("GET LBA STATUS", sbc_get_lba_status, RESV_READ, .dir = DIR_IN, .flags = OPF_READY,
+           .cdb_len = 16, .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x9e, 0x1f, FF8, FF4, 0xff}),
 };
 
 static const struct scsi_opcode maintenance_in[SCSI_NR_SA] = {
@@ -204,6 +205,9 @@ static const struct scsi_opcode table[256] = {
     [0x93] = OP("WRITE SAME(16)", sbc_write_same, RESV_WRITE, .dir = DIR_OUT,
                 .flags = OPF_MEDIUM | OPF_READY | OPF_WRITE | OPF_PROTECT, .cdb_len = 16,
                 .lba = AT(2, 8), .len = AT(10, 4), .usage = {0x93, 0xf9, FF8, FF4, GROUP}),
+    [0x9c] = OP("WRITE ATOMIC(16)", sbc_write_atomic, RESV_WRITE, .dir = DIR_OUT,
+                .flags = WRITE_FLAGS | OPF_PROTECT | OPF_ATOMIC, .cdb_len = 16, .lba = AT(2, 8),
+                .len = AT(12, 2), .usage = {0x9c, 0xf8, FF8, FF2, FF2, GROUP}),
     [0x9e] = {.name = "SERVICE ACTION IN(16)", .by_sa = service_action_in},
     [0xa0] = OP("REPORT LUNS", spc_report_luns, RESV_ALLOWED, .dir = DIR_IN, .ua = UA_KEEP,
                 .flags = OPF_NO_LUN, .cdb_len = 12, .len = AT(6, 4),
@@ -246,6 +250,8 @@ bool scsi_opcode_on_lun(const struct scsi_opcode *op, const struct lun *lun)
 {
     if (op->flags & OPF_REMOVABLE)
         return lun && lun->removable;
+    if (op->flags & OPF_ATOMIC)
+        return lun && lun_atomic_bytes(lun);
     return !(op->flags & OPF_COWL) || (lun && lun->has_cowl);
 }
 

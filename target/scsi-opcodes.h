@@ -40,6 +40,7 @@ enum op_flags {
     OPF_REMOVABLE = 1 << 7, /* only on units with a removable medium */
     OPF_RESERVE = 1 << 8,   /* RESERVE, RELEASE: not beside persistent reservations */
     OPF_PR = 1 << 9,        /* PERSISTENT RESERVE: not beside a RESERVE */
+    OPF_ATOMIC = 1 << 10,   /* only on units that can write atomically */
 };
 
 /* A big-endian field of the CDB; bytes 0: there is none. */
@@ -127,6 +128,7 @@ int sbc_read_defects(struct scsi_cmd *cmd, uint8_t *buf);
 /* sbc-rmw.c */
 void sbc_compare_and_write(struct scsi_cmd *cmd);
 void sbc_orwrite(struct scsi_cmd *cmd);
+void sbc_write_atomic(struct scsi_cmd *cmd);
 void sbc_write_verify(struct scsi_cmd *cmd);
 /* sanitize.c */
 void sbc_sanitize(struct scsi_cmd *cmd);

@@ -218,6 +218,8 @@ static size_t fill_block_limits(const struct lun *lun, uint8_t *b)
     put_be32(page + 28, granularity_blocks(lun));
     put_be32(page + 32, 0x80000000u); /* UGAVALID, alignment 0 */
     put_be64(page + 36, LUN_MAX_WRITE_SAME_BYTES >> shift);
+    for (unsigned at = 44; at < 56; at += 4) /* atomic: maximum length, alignment, granularity */
+        put_be32(page + at, lun_atomic_bytes(lun) >> shift);
     return 60;
 }
 

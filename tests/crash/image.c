@@ -52,6 +52,8 @@ static int co_read_disk(struct judge *j, struct blk_node *node)
 
 static void check_content(struct judge *j, struct world *w, uint64_t moment)
 {
+    uint64_t torn;
+
     for (uint64_t s = 0; s < j->disk_bytes / SECTOR && !w->failure[0]; s++) {
         uint32_t found = version_of(j->disk + s * SECTOR, s);
 
@@ -59,6 +61,9 @@ static void check_content(struct judge *j, struct world *w, uint64_t moment)
             world_fail(w, "sector %" PRIu64 " has version %" PRId32 " of %u", s, (int32_t)found,
                        w->ver.next);
     }
+    if (!w->failure[0] &&
+        !versions_atomic_ok(&w->ver, j->disk, j->disk_bytes / SECTOR, moment, &torn))
+        world_fail(w, "the atomic write at sector %" PRIu64 " is torn", torn);
 }
 
 static void co_open_and_read(struct judge *j, struct world *w, struct record_node *image,

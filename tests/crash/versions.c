@@ -42,6 +42,7 @@ void versions_free(struct versions *v)
     free(v->sector);
     free(v->ops);
     free(v->flushes);
+    free(v->atomics);
 }
 
 uint32_t versions_add_op(struct versions *v, uint32_t version, uint64_t start, uint64_t end,
@@ -71,6 +72,44 @@ void versions_add_flush(struct versions *v, uint64_t start, uint64_t end)
 {
     v->flushes = grow(v->flushes, &v->max_flushes, v->nr_flushes, sizeof(*v->flushes));
     v->flushes[v->nr_flushes++] = (struct version_flush){start, end};
+}
+
+void versions_add_atomic(struct versions *v, uint32_t op, uint64_t sector, uint64_t sectors)
+{
+    v->atomics = grow(v->atomics, &v->max_atomics, v->nr_atomics, sizeof(*v->atomics));
+    v->atomics[v->nr_atomics++] = (struct version_atomic){op, sector, sectors};
+}
+
+enum age { AGE_OLDER, AGE_SAME, AGE_NEWER };
+
+/* What was found in a sector, against the op @op that is one of its own. */
+static enum age age_of(const struct versions *v, uint64_t sector, uint32_t op, uint64_t moment,
+                       uint32_t found)
+{
+    const struct version_sector *s = &v->sector[sector];
+    uint32_t i = s->nr;
+
+    while (i-- > 0 && s->ops[i] != op) {
+        if (v->ops[s->ops[i]].start < moment && v->ops[s->ops[i]].version == found)
+            return AGE_NEWER;
+    }
+    return found == v->ops[op].version ? AGE_SAME : AGE_OLDER;
+}
+
+bool versions_atomic_ok(const struct versions *v, const uint8_t *disk, uint64_t nr_sectors,
+                        uint64_t moment, uint64_t *torn)
+{
+    for (size_t i = 0; i < v->nr_atomics; i++) {
+        const struct version_atomic *a = &v->atomics[i];
+        bool seen[AGE_NEWER + 1] = {false};
+
+        for (uint64_t s = a->sector; s < a->sector + a->sectors && s < nr_sectors; s++)
+            seen[age_of(v, s, a->op, moment, version_of(disk + s * SECTOR_BYTES, s))] = true;
+        *torn = a->sector;
+        if (seen[AGE_OLDER] && seen[AGE_SAME])
+            return false;
+    }
+    return true;
 }
 
 void versions_work_out(struct versions *v)
@@ -111,7 +150,7 @@ void versions_restart(struct versions *v, const uint8_t *disk, uint64_t sectors)
         v->sector[i].nr = 0;
         v->sector[i].initial = i < sectors ? version_of(disk + i * SECTOR_BYTES, i) : VERSION_ZERO;
     }
-    v->nr_ops = v->nr_flushes = 0;
+    v->nr_ops = v->nr_flushes = v->nr_atomics = 0;
 }
 
 /* ---- sectors -------------------------------------------------------------------------- */

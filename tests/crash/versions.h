@@ -33,6 +33,12 @@ struct version_sector {
     uint32_t *ops; /* in order */
 };
 
+/* All of it is there after a crash, or nothing. */
+struct version_atomic {
+    uint32_t op;
+    uint64_t sector, sectors;
+};
+
 struct versions {
     uint64_t nr_sectors;
     struct version_sector *sector;
@@ -40,6 +46,8 @@ struct versions {
     size_t nr_ops, max_ops;
     struct version_flush *flushes;
     size_t nr_flushes, max_flushes;
+    struct version_atomic *atomics;
+    size_t nr_atomics, max_atomics;
     uint32_t next;
 };
 
@@ -51,6 +59,11 @@ uint32_t versions_add_op(struct versions *v, uint32_t version, uint64_t start, u
                          bool fua);
 void versions_add_sector(struct versions *v, uint64_t sector, uint32_t op);
 void versions_add_flush(struct versions *v, uint64_t start, uint64_t end);
+/* The sectors of the op @op, which are added besides, change together. */
+void versions_add_atomic(struct versions *v, uint32_t op, uint64_t sector, uint64_t sectors);
+/* True if @disk, with content of @nr_sectors at @moment, tears none of them; else *@torn. */
+bool versions_atomic_ok(const struct versions *v, const uint8_t *disk, uint64_t nr_sectors,
+                        uint64_t moment, uint64_t *torn);
 /* After the workload: when each request became durable. */
 void versions_work_out(struct versions *v);
 

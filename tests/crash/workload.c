@@ -95,6 +95,14 @@ static int co_ask(struct world *w, enum blk_verb verb, uint64_t sector, uint64_t
     return req.result;
 }
 
+static bool is_busy(const struct world *w, uint64_t start, uint64_t end)
+{
+    for (unsigned i = 0; i < WORLD_WORKERS; i++)
+        if (start < w->busy[i].end && w->busy[i].start < end)
+            return true;
+    return false;
+}
+
 struct worker {
     struct world *w;
     unsigned id;
@@ -102,13 +110,14 @@ struct worker {
     uint8_t *buf, *more;
 };
 
-static void note_change(struct worker *k, uint32_t version, uint64_t start, bool fua)
+static uint32_t note_change(struct worker *k, uint32_t version, uint64_t start, bool fua)
 {
     struct versions *v = &k->w->ver;
     uint32_t op = versions_add_op(v, version, start, record_tick(k->w->rec), fua && !k->w->weak);
 
     for (uint64_t i = 0; i < k->sectors; i++)
         versions_add_sector(v, k->sector + i, op);
+    return op;
 }
 
 /* After a request that has failed: some of it may have been done, and each sector is what it reads
@@ -149,6 +158,31 @@ static void do_write(struct worker *k)
         note_change(k, version, start, fua);
     else
         settle_failed(k, version, start);
+}
+
+/* The whole unit around the range; nobody else writes in its cluster meanwhile. */
+static void do_atomic(struct worker *k)
+{
+    struct world *w = k->w;
+    uint64_t unit = w->node->limits.atomic_bytes / SECTOR;
+    uint64_t cluster = w->cfg->cluster_bytes / SECTOR;
+    uint64_t from = k->sector / cluster * cluster, start = record_tick(w->rec);
+    uint32_t version, op;
+    bool fua = rnd_one_in(&w->rnd, 8);
+
+    k->sector -= k->sector % unit;
+    k->sectors = unit;
+    w->busy[k->id].end = 0;
+    if (is_busy(w, from, from + cluster) || k->sector + unit > w->node->size_bytes / SECTOR)
+        return;
+    w->busy[k->id].start = from;
+    w->busy[k->id].end = from + cluster;
+    version = w->ver.next++;
+    version_fill(k->buf, version, k->sector, k->sectors);
+    if (co_ask(w, BLK_WRITE, k->sector, k->sectors, k->buf, BLK_ATOMIC | (fua ? BLK_FUA : 0)))
+        return;
+    op = note_change(k, version, start, fua);
+    versions_add_atomic(&w->ver, op, k->sector, k->sectors);
 }
 
 static void do_zeroes(struct worker *k)
@@ -388,14 +422,6 @@ static void random_range(struct world *w, uint64_t *sector, uint64_t *sectors)
     *sectors = MIN_OF(*sectors, MIN_OF(disk - *sector, WORLD_MAX_BYTES / SECTOR));
 }
 
-static bool is_busy(const struct world *w, uint64_t start, uint64_t end)
-{
-    for (unsigned i = 0; i < WORLD_WORKERS; i++)
-        if (start < w->busy[i].end && w->busy[i].start < end)
-            return true;
-    return false;
-}
-
 static bool take_range(struct worker *k)
 {
     struct world *w = k->w;
@@ -414,8 +440,9 @@ static bool take_range(struct worker *k)
 static void worker_co(void *arg)
 {
     static void (*const ops[])(struct worker *) = {
-        do_write,   do_write,   do_write, do_write, do_write, do_write, do_zeroes, do_zeroes,
-        do_discard, do_discard, do_keep,  do_keep,  do_flush, do_read,  do_clash,  do_clash,
+        do_write,  do_write,  do_write,   do_write,   do_write,  do_write,
+        do_zeroes, do_zeroes, do_discard, do_discard, do_keep,   do_keep,
+        do_flush,  do_read,   do_clash,   do_clash,   do_atomic, do_atomic,
     };
     struct worker k = *(struct worker *)arg;
 

@@ -20,6 +20,7 @@ static void setup(void)
     enum ua_kind ua;
 
     fake_setup(&f, DISK_BYTES, true);
+    f.disk->limits.atomic_bytes = f.mem->node.limits.atomic_bytes = 4096;
     nexus_init(&other, &f.target, "iqn.2026-11.com.example:other", isid);
     nexus_take_ua(&other, 0, &ua);
 }
@@ -504,6 +505,34 @@ TEST(atomic, who_waits_for_a_range_can_be_aborted)
     CHECK(list_empty(&f.lun->ranges) && !f.lun->nr_exclusive);
     fake_cmd_free(c);
     fake_cmd_free(w);
+    teardown();
+}
+
+static int write_atomic(uint8_t lba, uint16_t boundary, uint8_t blocks, uint32_t bytes)
+{
+    return exec(&f.nexus,
+                CDB(0x9c, 0, 0, 0, 0, 0, 0, 0, 0, lba, 0, (uint8_t)boundary, 0, blocks, 0, 0), data,
+                bytes);
+}
+
+TEST(atomic, write_atomic_takes_one_aligned_unit_and_nothing_else)
+{
+    setup();
+    memset(data, 0x5a, 8192);
+    CHECK_EQ(write_atomic(8, 0, 8, 4096), 0);
+    CHECK_EQ(f.mem->data[4095], 0);
+    CHECK_EQ(f.mem->data[4096], 0x5a);
+    CHECK_EQ(f.mem->data[8191], 0x5a);
+    CHECK_EQ(f.mem->data[8192], 0);
+    CHECK_EQ(write_atomic(0, 0, 0, 0), 0);
+    CHECK_EQ(write_atomic(1, 0, 8, 4096), SENSE(5, 0x24, 0));  /* alignment */
+    CHECK_EQ(write_atomic(0, 0, 1, 512), SENSE(5, 0x24, 0));   /* granularity */
+    CHECK_EQ(write_atomic(0, 0, 16, 8192), SENSE(5, 0x24, 0)); /* more than the maximum */
+    CHECK_EQ(write_atomic(0, 8, 8, 4096), SENSE(5, 0x24, 0));  /* no boundaries */
+    CHECK_EQ(write_atomic(0, 0, 8, 2048), SENSE(5, 0x24, 0));  /* not all of it is given */
+    CHECK_EQ(f.mem->data[0], 0);
+    f.disk->limits.atomic_bytes = 0;
+    CHECK_EQ(write_atomic(0, 0, 8, 4096), SENSE(5, 0x20, 0)); /* the disk can't */
     teardown();
 }
 

@@ -710,6 +710,41 @@ TEST(scsi, get_lba_status_merges_and_starts_at_the_lba_asked)
     fake_teardown(&f);
 }
 
+static int lba_status_of_type(uint8_t type, uint32_t lba)
+{
+    memset(data, 0xee, 4096);
+    return fake_exec(&f, CDB(0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, (uint8_t)lba, 0, 0, 0x10, 0, type, 0),
+                     data, 4096, false);
+}
+
+TEST(scsi, get_lba_status_tells_only_what_the_report_type_asks_for)
+{
+    fake_setup(&f, DISK_BYTES, true);
+    mem_node_fill(f.mem, 8192, 8192, BLK_ST_DATA, 1);
+    mem_node_fill(f.mem, 32768, 4096, BLK_ST_DATA, 1);
+    CHECK_EQ(lba_status_of_type(2, 20), 0); /* mapped */
+    CHECK_EQ(get_be32(data), 4 + 2 * 16);
+    CHECK_EQ(data[7] & 1, 1); /* RTP */
+    CHECK_EQ(get_be64(data + 8), 20);
+    CHECK_EQ(get_be32(data + 16), 12);
+    CHECK_EQ(get_be64(data + 24), 64);
+    CHECK_EQ(get_be32(data + 32), 8);
+    for (uint8_t type = 1; type <= 3; type += 2) { /* not mapped; deallocated */
+        CHECK_EQ(lba_status_of_type(type, 0), 0);
+        CHECK_EQ(get_be32(data), 4 + 3 * 16);
+        CHECK_EQ(get_be64(data + 24), 32);
+        CHECK_EQ(get_be32(data + 32), 32);
+        CHECK_EQ(data[36], 1);
+    }
+    for (unsigned type = 4; type <= 0x10; type += 12) { /* anchored; maybe unreadable: none */
+        CHECK_EQ(lba_status_of_type((uint8_t)type, 0), 0);
+        CHECK_EQ(get_be32(data), 4);
+    }
+    CHECK_EQ(lba_status_of_type(5, 0), SENSE(5, 0x24, 0));
+    CHECK_EQ(lba_status_of_type(0xff, 0), SENSE(5, 0x24, 0));
+    fake_teardown(&f);
+}
+
 TEST(scsi, get_lba_status_fits_the_allocation_length)
 {
     fake_setup(&f, DISK_BYTES, true);

@@ -126,6 +126,12 @@ TEST(vpd, block_limits_are_those_enforced)
     CHECK_EQ(get_be32(page + 24), LUN_MAX_UNMAP_DESCS);
     CHECK_EQ(get_be32(page + 28), 8);
     CHECK_EQ(get_be64(page + 36), LUN_MAX_WRITE_SAME_BYTES / 512);
+    CHECK_EQ(get_be32(page + 44), 0); /* no atomic writes here */
+    f.disk->limits.atomic_bytes = 16384;
+    CHECK_EQ(inquire(0xb0), 0);
+    for (unsigned at = 44; at < 56; at += 4)
+        CHECK_EQ(get_be32(page + at), 32);
+    CHECK_EQ(get_be64(page + 56), 0); /* nor with a boundary */
     fake_teardown(&f);
 }
 
