@@ -166,6 +166,15 @@ static const char *state_name(const struct chain *c)
     return c->target ? "served" : "opening";
 }
 
+static json_t *numbers(const struct number_list *l)
+{
+    json_t *j = json_array();
+
+    for (unsigned i = 0; i < l->nr; i++)
+        json_array_append_new(j, json_integer((json_int_t)l->items[i]));
+    return j;
+}
+
 static json_t *basic_info(const struct chain *c)
 {
     const struct chain_record *rec = c->rec;
@@ -184,6 +193,8 @@ static json_t *basic_info(const struct chain *c)
                   rec->kind, "state", state_name(c), "target", rec->target, "writable",
                   rec->writable, "view", rec->view, "allowed", allowed, "masks", masks, "layers",
                   layers, "sessions", c->target ? target_sessions(c->target) : json_array());
+    if (rec->portal_groups.nr)
+        json_put(j, "portal-groups", numbers(&rec->portal_groups));
     if (rec->path)
         json_put(j, "image", json_text(rec->path));
     if (c->nr_layers)

@@ -168,7 +168,8 @@ int cli_run_status(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
     printf("%s, process %lld, up %lld s\n", cli_str(json_object_get(d, "version"), "package"),
            cli_int(d, "pid"), cli_int(d, "uptime-seconds"));
     json_array_foreach (json_object_get(d, "portals"), i, p)
-        printf("portal %s\n", cli_str(p, "portal"));
+        printf("portal %s, group %lld%s%s\n", cli_str(p, "portal"), cli_int(p, "group"),
+               json_object_get(p, "advertise") ? ", known as " : "", cli_str(p, "advertise"));
     printf("%lld chains, %lld sessions, file engine %s\n", cli_int(d, "chains"),
            cli_int(d, "sessions"), cli_str(d, "aio"));
     fputs("state in ", stdout);

@@ -24,6 +24,8 @@
     OPT("--target", "IQN", CLI_STRING, "target", "name of the target (default: made from NAME)"), \
         OPT("--allow", "IQN", CLI_LIST, "allow",                                                  \
             "initiator, or address ADDR[/LEN], that may log in; repeatable (default: all)"),      \
+        OPT("--portal-group", "N", CLI_LIST, "portal-group",                                      \
+            "served only at portals of this group; repeatable (default: at all)"),                \
         OPT("--mask", "INITIATOR=LUNS", CLI_LIST, "mask",                                         \
             "LUNs that this initiator sees, as lun mask takes them; repeatable (default: all)"),  \
         OPT("--user", "NAME", CLI_STRING, "user", "user that initiators log in as"),              \

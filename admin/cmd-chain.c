@@ -60,6 +60,27 @@ static int set_allowed(struct chain_record *rec, const json_t *list, struct erro
     return 0;
 }
 
+static int set_groups(struct chain_record *rec, const json_t *list, struct error *err)
+{
+    const json_t *item;
+    size_t i;
+
+    if (json_array_size(list) > MAX_ALLOWED)
+        return error_set(err, E2BIG, "more than %d portal groups", MAX_ALLOWED);
+    json_array_foreach (list, i, item) {
+        const char *text = json_string_value(item);
+        char *end;
+        unsigned long group = strtoul(text, &end, 10);
+
+        if (*text < '0' || *text > '9' || *end || !group || group > UINT16_MAX)
+            return error_set(err, EINVAL, "'%.40s' is no portal group: use a number from 1 to 65535",
+                             text);
+        if (number_list_add(&rec->portal_groups, group))
+            return error_set(err, ENOMEM, "out of memory");
+    }
+    return 0;
+}
+
 static int set_masks(struct chain_record *rec, const json_t *list, struct error *err)
 {
     const json_t *item;
@@ -101,7 +122,8 @@ static struct chain_record *record_from_args(const char *kind, const json_t *arg
     if (!rec->source_timeout_s || rec->source_timeout_s > 86400)
         error_set(err, EINVAL, "the source's timeout is 1 to 86400 seconds");
     else if (!set_allowed(rec, json_object_get(args, "allow"), err) &&
-             !set_masks(rec, json_object_get(args, "mask"), err))
+             !set_masks(rec, json_object_get(args, "mask"), err) &&
+             !set_groups(rec, json_object_get(args, "portal-group"), err))
         return rec;
     record_free(rec);
     return NULL;
@@ -133,6 +155,7 @@ static const struct cmd_arg export_args[] = {
     {.name = "view", .type = ARG_STRING, .optional = true, .choices = views},
     {.name = "allow", .type = ARG_STRINGS, .optional = true},
     {.name = "mask", .type = ARG_STRINGS, .optional = true},
+    {.name = "portal-group", .type = ARG_STRINGS, .optional = true},
     {.name = "probe-backing", .type = ARG_BOOL, .optional = true},
     {.name = "cache", .type = ARG_STRING, .optional = true, .choices = cache_modes},
     {.name = "block-size", .type = ARG_SIZE, .optional = true},
@@ -229,6 +252,7 @@ static const struct cmd_arg pull_args[] = {
     {.name = "target", .type = ARG_STRING, .optional = true},
     {.name = "allow", .type = ARG_STRINGS, .optional = true},
     {.name = "mask", .type = ARG_STRINGS, .optional = true},
+    {.name = "portal-group", .type = ARG_STRINGS, .optional = true},
     {.name = "user", .type = ARG_STRING, .optional = true},
     {.name = "secret-file", .type = ARG_STRING, .optional = true},
     {.name = "format", .type = ARG_STRING, .optional = true, .choices = pull_formats},

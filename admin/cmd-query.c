@@ -121,9 +121,13 @@ static json_t *run_query_targets(struct daemon *d, const json_t *args, struct er
     return list;
 }
 
-static bool add_portal(const char *addr_port, void *arg)
+static bool add_portal(const struct portal_info *p, void *arg)
 {
-    json_array_append_new(arg, json_pack("{s:s}", "portal", addr_port));
+    json_t *j = json_pack("{s:s, s:i}", "portal", p->name, "group", p->group);
+
+    if (p->advertise)
+        json_object_set_new(j, "advertise", json_string(p->advertise));
+    json_array_append_new(arg, j);
     return true;
 }
 

@@ -36,6 +36,7 @@ static const struct field fields[] = {
     FIELD("generation", F_U64, generation),
     FIELD("target", F_STRING, target),
     FIELD("allowed", F_STRINGS, allowed),
+    OPTIONAL("portal-groups", F_NUMBERS, portal_groups),
     OPTIONAL("masks", F_STRINGS, masks),
     OPTIONAL("auth", F_BOOL, auth),
     OPTIONAL("redirect-to", F_STRING, redirect_to),

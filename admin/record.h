@@ -38,6 +38,7 @@ struct chain_record {
     uint64_t generation; /* fits 32 bits */
     char *target;
     struct string_list allowed; /* initiator names, address prefixes; none: everybody */
+    struct number_list portal_groups; /* that serve it; none: all */
     struct string_list masks;   /* "INITIATOR=LUNS", an initiator at most once */
     bool auth;                  /* nobody without a secret, even if the accounts are lost */
     char *redirect_to;          /* where logins are sent; NULL: they stay */

@@ -224,7 +224,9 @@ static int fill_target(struct chain *c, struct error *err)
         if (target_allow(c->target, c->rec->allowed.items[i], err))
             return error_prefix(err, "allowed initiator");
     }
-    if (chain_masks_apply(c, err))
+    if (chain_masks_apply(c, err) ||
+        target_set_portal_groups(c->target, c->rec->portal_groups.items, c->rec->portal_groups.nr,
+                                 err))
         return -err->errnum;
     if (accounts_apply(c->d->accounts, c->rec->name, c->target, c->rec->auth, err) ||
         target_set_alias(c->target, c->rec->name, err) ||

@@ -145,7 +145,7 @@ static void conn_free(struct deferred *d)
     free(c);
 }
 
-struct conn *conn_new(int fd)
+struct conn *conn_new(int fd, const struct portal *portal, uint16_t group)
 {
     struct conn *c = calloc(1, sizeof(*c));
 
@@ -154,6 +154,8 @@ struct conn *conn_new(int fd)
         return NULL;
     }
     c->fd = fd;
+    c->portal = portal;
+    c->portal_group = group;
     c->opened_ns = c->rx.last_ns = now_ns();
     if (read_addresses(c) || !login_begin(c)) {
         close(fd);

@@ -19,6 +19,7 @@
 
 struct conn;
 struct login;
+struct portal;
 struct session;
 struct task;
 
@@ -71,6 +72,8 @@ struct conn {
     enum conn_state state;
     int fd;
     char peer[64], local[64];
+    const struct portal *portal; /* where it came in; may be gone, only to be compared */
+    uint16_t portal_group;
     uint64_t opened_ns;
     uint64_t dismissed_ns; /* 0: not */
     struct ev_io readable, writable;
@@ -112,8 +115,8 @@ struct conn {
 };
 
 /* ---- conn.c ---- */
-/* Takes @fd. NULL: out of memory or a dead socket; @fd is closed. */
-struct conn *conn_new(int fd);
+/* Takes @fd, accepted at @portal of @group. NULL: out of memory or a dead socket; @fd is closed. */
+struct conn *conn_new(int fd, const struct portal *portal, uint16_t group);
 /* With @why for the log (NULL: the peer left in good order). Harmless on a closed one. */
 void conn_close(struct conn *c, const char *why);
 /* Sends what is queued, reads no more, closes. */

@@ -153,7 +153,7 @@ static enum login_status check_target(const struct conn *c)
     const struct negotiation *n = &l->neg;
     const struct target *t = target_find(n->target_name);
 
-    if (!t)
+    if (!t || !target_in_group(t, c->portal_group))
         return LOGIN_NO_TARGET;
     if (!target_allows(t, n->initiator_name, c->peer))
         return LOGIN_FORBIDDEN;
@@ -255,11 +255,11 @@ static enum login_status check_redirect(const struct login *l)
     return t->redirect_permanently ? LOGIN_MOVED_PERMANENTLY : LOGIN_MOVED;
 }
 
-static void declare_target(struct login *l)
+static void declare_target(struct login *l, uint16_t group)
 {
     const struct target *t = target_find(l->neg.target_name);
 
-    text_add_number(&l->out, "TargetPortalGroupTag", ISCSI_PORTAL_GROUP);
+    text_add_number(&l->out, "TargetPortalGroupTag", group);
     if (t && t->alias)
         text_add(&l->out, "TargetAlias", t->alias);
 }
@@ -279,7 +279,7 @@ static enum login_status negotiate(struct conn *c)
         l->checked = true;
         status = check_names(c);
         if (!status && !n->discovery)
-            declare_target(l);
+            declare_target(l, c->portal_group);
     }
     if (!status)
         status = authenticate(c);

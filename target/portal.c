@@ -3,9 +3,12 @@
  * Portals: listening sockets, and which of their addresses an initiator is told. While too many
  * connections are in login, or descriptors are short, nothing is accepted: who comes waits in the
  * kernel's queue.
+ * Who asks for targets is told of the portals in the network that it asked from: others it may not
+ * be able to reach, and it would wait for each of them.
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <ifaddrs.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,17 +21,21 @@
 #include "util/log.h"
 #include "util/size.h"
 
-#define DEFAULT_PORT     3260
-#define LOGINS_MAX       128
-#define ACCEPTS_PER_TURN 16
-#define POLL_NS          10000000ull
+#define DEFAULT_PORT        3260
+#define LOGINS_MAX          128
+#define ACCEPTS_PER_TURN    16
+#define POLL_NS             10000000ull
+#define PORTAL_TEXT_MAX     511
+#define HOST_NAME_MAX_BYTES 253
 
 struct portal {
     struct list_head link;
     struct ev_io io;
     int fd;
     struct sockaddr_storage addr;
-    char name[64]; /* "ADDR:PORT" as bound */
+    uint16_t group;
+    char name[64];                      /* "ADDR:PORT" as bound */
+    char advertise[PORTAL_ADDRESS_MAX]; /* "HOST:PORT"; "": that */
 };
 
 static struct list_head portals = LIST_HEAD_INIT(portals);
@@ -112,36 +119,100 @@ static bool is_wildcard(const struct sockaddr_storage *ss)
     return ((const struct sockaddr_in *)ss)->sin_addr.s_addr == htonl(INADDR_ANY);
 }
 
-static bool is_loopback(const struct sockaddr_storage *ss)
+static size_t host_bytes(const struct sockaddr_storage *ss, const uint8_t **bytes)
 {
-    if (ss->ss_family == AF_INET6)
-        return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)ss)->sin6_addr);
-    return ntohl(((const struct sockaddr_in *)ss)->sin_addr.s_addr) >> 24 == 127;
+    if (ss->ss_family == AF_INET6) {
+        *bytes = ((const struct sockaddr_in6 *)ss)->sin6_addr.s6_addr;
+        return 16;
+    }
+    *bytes = (const uint8_t *)&((const struct sockaddr_in *)ss)->sin_addr;
+    return 4;
 }
 
-unsigned portal_addresses(const struct conn *c, char (*out)[64])
+static bool same_under(const struct sockaddr_storage *a, const struct sockaddr_storage *b,
+                       const struct sockaddr_storage *mask)
 {
-    struct sockaddr_storage local;
+    const uint8_t *pa, *pb, *pm;
+    size_t n = host_bytes(a, &pa);
+
+    if (a->ss_family != b->ss_family || host_bytes(b, &pb) != n || host_bytes(mask, &pm) != n)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        if ((pa[i] ^ pb[i]) & pm[i])
+            return false;
+    }
+    return true;
+}
+
+/* Of the network that @local is an address of; all ones, so itself alone, if that isn't known. */
+static void netmask_of(const struct sockaddr_storage *local, struct sockaddr_storage *mask)
+{
+    struct sockaddr_storage all_ones, addr = {0};
+    struct ifaddrs *list = NULL;
+    socklen_t len = addr_len(local);
+
+    memset(&all_ones, 0xff, sizeof(all_ones));
+    all_ones.ss_family = local->ss_family;
+    *mask = all_ones;
+    if (getifaddrs(&list))
+        return;
+    for (const struct ifaddrs *i = list; i; i = i->ifa_next) {
+        if (!i->ifa_addr || !i->ifa_netmask || i->ifa_addr->sa_family != local->ss_family)
+            continue;
+        memcpy(&addr, i->ifa_addr, len);
+        if (!same_under(&addr, local, &all_ones))
+            continue;
+        memcpy(mask, i->ifa_netmask, len);
+        mask->ss_family = local->ss_family;
+        break;
+    }
+    freeifaddrs(list);
+}
+
+/* What the initiator that came to @local is told of @p. */
+static void tell_portal(const struct portal *p, const struct sockaddr_storage *local,
+                        struct portal_address *out)
+{
     char host[INET6_ADDRSTRLEN + 2];
+
+    host_of(is_wildcard(&p->addr) ? local : &p->addr, host);
+    out->group = p->group;
+    if (*p->advertise)
+        memcpy(out->text, p->advertise, sizeof(out->text));
+    else
+        snprintf(out->text, sizeof(out->text), "%s:%u", host, port_of(&p->addr));
+}
+
+static bool told_already(const struct portal_address *list, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (!strcmp(list[i].text, list[n].text) && list[i].group == list[n].group)
+            return true;
+    }
+    return false;
+}
+
+unsigned portal_addresses(const struct conn *c, struct portal_address *out)
+{
+    struct sockaddr_storage local, mask;
     struct portal *p;
     unsigned n = 1;
 
-    snprintf(out[0], 64, "%s", c->local);
+    snprintf(out[0].text, sizeof(out[0].text), "%s", c->local);
+    out[0].group = c->portal_group;
     if (!parse_address(c->local, &local))
         return n;
+    netmask_of(&local, &mask);
     list_for_each_entry (p, &portals, link) {
-        bool wildcard = is_wildcard(&p->addr);
-
-        if (n == PORTAL_MAX)
-            break;
-        if (wildcard && p->addr.ss_family != local.ss_family)
+        if (p == c->portal) {
+            tell_portal(p, &local, &out[0]);
             continue;
-        if (is_loopback(&p->addr) && !is_loopback(&local)) /* of no use to who comes from afar */
+        }
+        if (n == PORTAL_MAX || p->addr.ss_family != local.ss_family ||
+            (!is_wildcard(&p->addr) && !same_under(&p->addr, &local, &mask)))
             continue;
-        host_of(wildcard ? &local : &p->addr, host);
-        snprintf(out[n], 64, "%s:%u", host, port_of(&p->addr));
-        if (strcmp(out[n], out[0]))
-            n++;
+        tell_portal(p, &local, &out[n]);
+        n += !told_already(out, n);
     }
     return n;
 }
@@ -180,6 +251,8 @@ static void on_room(void)
 
 static void on_connection(struct ev_loop *ev, struct ev_io *w, int revents)
 {
+    const struct portal *p = container_of(w, struct portal, io);
+
     (void)ev;
     (void)revents;
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
@@ -196,7 +269,7 @@ static void on_connection(struct ev_loop *ev, struct ev_io *w, int revents)
         }
         if (fd < 0)
             return;
-        conn_new(fd);
+        conn_new(fd, p, p->group);
     }
 }
 
@@ -224,46 +297,133 @@ static void portal_free(struct portal *p)
     free(p);
 }
 
+/* A host's name: letters, digits, dots, dashes. */
+static bool is_host_name(const char *host, size_t len)
+{
+    return len && len <= HOST_NAME_MAX_BYTES && host[0] != '-' && host[0] != '.' &&
+           strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") >= len;
+}
+
+/* HOST[:PORT], where HOST is an address too; our own port if none is given. */
+static bool take_advertise(struct portal *p, const char *text)
+{
+    size_t len = strcspn(text, ":");
+    struct sockaddr_storage ss;
+    uint16_t port = port_of(&p->addr);
+    char address[64];
+
+    if (parse_address(text, &ss)) {
+        bool has_port =
+            *text == '[' ? strstr(text, "]:") != NULL : ss.ss_family == AF_INET && text[len];
+
+        if (!has_port) {
+            host_of(&ss, address);
+            snprintf(p->advertise, sizeof(p->advertise), "%s:%u", address, port);
+            return !is_wildcard(&ss);
+        }
+        snprintf(p->advertise, sizeof(p->advertise), "%s", text);
+        return port_of(&ss) && !is_wildcard(&ss);
+    }
+    if (!is_host_name(text, len) || (text[len] && (!parse_port(text + len + 1, &port) || !port)))
+        return false;
+    snprintf(p->advertise, sizeof(p->advertise), "%.*s:%u", (int)len, text, port);
+    return true;
+}
+
+static bool take_group(struct portal *p, const char *text)
+{
+    return parse_port(text, &p->group) && p->group;
+}
+
+static const struct portal_option {
+    const char *name; /* with the = */
+    bool (*take)(struct portal *p, const char *value);
+} options[] = {
+    {"advertise=", take_advertise},
+    {"group=", take_group},
+};
+
+static bool take_option(struct portal *p, const char *text)
+{
+    for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+        size_t len = strlen(options[i].name);
+
+        if (!strncmp(text, options[i].name, len))
+            return options[i].take(p, text + len);
+    }
+    return false;
+}
+
+/* What is after the address, ",NAME=VALUE..."; the socket is bound. */
+static int take_options(struct portal *p, const char *text, struct error *err)
+{
+    char one[PORTAL_TEXT_MAX + 1];
+
+    while (*text == ',') {
+        size_t len = strcspn(++text, ",");
+
+        memcpy(one, text, len);
+        one[len] = 0;
+        if (!take_option(p, one))
+            return error_set(err, EINVAL,
+                             "\"%.80s\" is no option of a portal; there are advertise=HOST[:PORT] "
+                             "and group=N, from 1 to 65535",
+                             one);
+        text += len;
+    }
+    return 0;
+}
+
+static int open_portal(struct portal *p, const char *text, struct error *err)
+{
+    char address[PORTAL_TEXT_MAX + 1], host[INET6_ADDRSTRLEN + 2];
+    size_t len = strcspn(text, ",");
+    int rc;
+
+    snprintf(address, sizeof(address), "%.*s", (int)MIN_OF(len, PORTAL_TEXT_MAX), text);
+    if (strlen(text) > PORTAL_TEXT_MAX || !parse_address(address, &p->addr))
+        return error_set(err, EINVAL,
+                         "\"%.80s\" is not a portal; use ADDRESS[:PORT] or [IPV6]:PORT", text);
+    if (nr_portals >= PORTAL_MAX - 1)
+        return error_set(err, ENOSPC, "no more than %d portals", PORTAL_MAX - 1);
+    rc = open_socket(p);
+    if (rc)
+        return error_set(err, -rc, "listening on %s: %s", address, strerror(-rc));
+    host_of(&p->addr, host);
+    snprintf(p->name, sizeof(p->name), "%s:%u", host, port_of(&p->addr));
+    return take_options(p, text + len, err);
+}
+
 int portal_open(const char *text, struct error *err)
 {
     struct portal *p = calloc(1, sizeof(*p));
-    char host[INET6_ADDRSTRLEN + 2];
-    int rc;
 
     if (!p)
         return error_set(err, ENOMEM, "out of memory");
     p->fd = -1;
-    if (!parse_address(text, &p->addr)) {
+    p->group = PORTAL_DEFAULT_GROUP;
+    if (open_portal(p, text, err)) {
         portal_free(p);
-        return error_set(err, EINVAL,
-                         "\"%.80s\" is not a portal; use ADDRESS[:PORT] or [IPV6]:PORT", text);
+        return -err->errnum;
     }
-    if (nr_portals >= PORTAL_MAX - 1) {
-        portal_free(p);
-        return error_set(err, ENOSPC, "no more than %d portals", PORTAL_MAX - 1);
-    }
-    rc = open_socket(p);
-    if (rc) {
-        portal_free(p);
-        return error_set(err, -rc, "listening on %s: %s", text, strerror(-rc));
-    }
-    host_of(&p->addr, host);
-    snprintf(p->name, sizeof(p->name), "%s:%u", host, port_of(&p->addr));
     ev_io_init(&p->io, on_connection, p->fd, EV_READ);
     list_add_tail(&portals, &p->link);
     nr_portals++;
     conn_on_room = on_room;
     ev_io_start(loop_ev(), &p->io);
-    log_info("listening on %s", p->name);
+    log_info("listening on %s, portal group %u%s%s", p->name, p->group,
+             *p->advertise ? ", known as " : "", p->advertise);
     return 0;
 }
 
-void portal_for_each(bool (*fn)(const char *addr_port, void *), void *arg)
+void portal_for_each(bool (*fn)(const struct portal_info *, void *), void *arg)
 {
     struct portal *p;
 
     list_for_each_entry (p, &portals, link) {
-        if (!fn(p->name, arg))
+        struct portal_info info = {p->name, *p->advertise ? p->advertise : NULL, p->group};
+
+        if (!fn(&info, arg))
             return;
     }
 }

@@ -22,7 +22,6 @@
 #define SESSION_SCARCE_NS      10000000000ull /* for CONN_STUCK_NS while half of that is taken */
 #define SESSION_MAX_TMFS       32
 #define SESSION_BLOCKED_NS     1000000000ull /* data-out that SCSI can't take blocks for so long */
-#define ISCSI_PORTAL_GROUP     1
 
 struct session {
     struct list_head link;        /* all sessions */
@@ -92,12 +91,19 @@ void login_request(struct conn *c, const struct pdu *p, const uint8_t *data);
 void login_free(struct conn *c);
 
 /* ---- portal.c: for SendTargets ---- */
-#define PORTAL_MAX 64
+#define PORTAL_MAX           64
+#define PORTAL_DEFAULT_GROUP 1
+#define PORTAL_ADDRESS_MAX   264 /* a host's name of 253 bytes, ":65535" */
+
+struct portal_address {
+    char text[PORTAL_ADDRESS_MAX]; /* "HOST:PORT" as the initiator is to use it */
+    uint16_t group;
+};
 /*
  * The addresses under which the initiator at @c may reach us, the one it used first, into @out
- * (of PORTAL_MAX); returns how many.
+ * (of PORTAL_MAX); returns how many. Others are told only if they are of the same network.
  */
-unsigned portal_addresses(const struct conn *c, char (*out)[64]);
+unsigned portal_addresses(const struct conn *c, struct portal_address *out);
 /* "ADDR[:PORT]" with brackets and port as TargetAddress has them; false if it is no address. */
 bool portal_address(const char *text, char out[64]);
 

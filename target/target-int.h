@@ -25,6 +25,8 @@ struct target {
     unsigned nr_sessions;
     struct access_list allowed;
     struct lun_mask *masks;
+    uint64_t *portal_groups;   /* it is served at; ... */
+    unsigned nr_portal_groups; /* ... 0: all */
     struct auth auth;
     char *alias;       /* NULL: none */
     char *redirect_to; /* TargetAddress; NULL: logins stay here */
@@ -35,6 +37,8 @@ struct target {
 
 /* target.c: true if @initiator at @peer may log in (and see the target in SendTargets). */
 bool target_allows(const struct target *t, const char *initiator, const char *peer);
+/* target.c: true if it is served at portals of @group. */
+bool target_in_group(const struct target *t, uint16_t group);
 /* target.c: of @t; NULL: of discovery sessions. */
 const struct auth *target_auth(const struct target *t);
 

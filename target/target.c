@@ -191,6 +191,35 @@ int target_set_mask(struct target *t, const char *initiator, const char *luns, s
     return 0;
 }
 
+int target_set_portal_groups(struct target *t, const uint64_t *groups, unsigned nr,
+                             struct error *err)
+{
+    uint64_t *copy = nr ? calloc(nr, sizeof(*copy)) : NULL;
+
+    if (nr && !copy)
+        return error_set(err, ENOMEM, "out of memory");
+    for (unsigned i = 0; i < nr; i++) {
+        copy[i] = groups[i];
+        if (groups[i] && groups[i] <= UINT16_MAX)
+            continue;
+        free(copy);
+        return error_set(err, EINVAL, "a portal group is a number from 1 to 65535");
+    }
+    free(t->portal_groups);
+    t->portal_groups = copy;
+    t->nr_portal_groups = nr;
+    return 0;
+}
+
+bool target_in_group(const struct target *t, uint16_t group)
+{
+    for (unsigned i = 0; i < t->nr_portal_groups; i++) {
+        if (t->portal_groups[i] == group)
+            return true;
+    }
+    return !t->nr_portal_groups;
+}
+
 bool target_allows(const struct target *t, const char *initiator, const char *peer)
 {
     return access_allows(&t->allowed, initiator, peer);
@@ -246,6 +275,7 @@ void co_target_destroy(struct target *t)
     list_del(&t->link);
     access_release(&t->allowed);
     mask_free_all(t->masks);
+    free(t->portal_groups);
     auth_release(&t->auth);
     free(t->alias);
     free(t->redirect_to);

@@ -49,6 +49,10 @@ int target_check_name(const char *name, struct error *err);
 int target_set_mask(struct target *t, const char *initiator, const char *luns, struct error *err);
 int target_check_mask(const char *initiator, const char *luns, struct error *err);
 
+/* The portal groups that it is served at, tags from 1 to 65535; @nr 0: all. Copied. */
+int target_set_portal_groups(struct target *t, const uint64_t *groups, unsigned nr,
+                             struct error *err);
+
 #define CHAP_NAME_MAX   255
 #define CHAP_SECRET_MAX 255
 
@@ -159,10 +163,18 @@ int session_close(uint64_t id, struct error *err);
 void session_set_event_sink(void (*fn)(const struct session_info *, bool opened));
 
 /* ---- portals ---- */
-/* "ADDR[:PORT]", "[V6]:PORT"; port 0: the kernel chooses. */
+/*
+ * "ADDR[:PORT]", "[V6]:PORT"; port 0: the kernel chooses. Then may come ",advertise=HOST[:PORT]",
+ * what initiators are told instead, and ",group=N", its portal group tag (1 to 65535, else 1).
+ */
 int portal_open(const char *text, struct error *err);
-/* "ADDR:PORT" as bound; fn returns false to stop. */
-void portal_for_each(bool (*fn)(const char *addr_port, void *), void *arg);
+struct portal_info {
+    const char *name;      /* "ADDR:PORT" as bound */
+    const char *advertise; /* "HOST:PORT"; NULL: that */
+    uint16_t group;
+};
+/* fn returns false to stop. */
+void portal_for_each(bool (*fn)(const struct portal_info *, void *), void *arg);
 /* Coroutine: stop listening, end all sessions in good order (bounded to @limit_ns). */
 void co_portals_close_all(uint64_t limit_ns);
 

@@ -28,8 +28,6 @@ struct target_list {
     const struct session *session;
     struct sendtargets_entry *entries;
     unsigned nr, alloc;
-    const char *portals[PORTAL_MAX];
-    unsigned nr_portals;
     bool failed;
 };
 
@@ -54,16 +52,17 @@ static bool add_target(struct target *t, void *arg)
     }
     l->entries[l->nr++] = (struct sendtargets_entry){
         .name = t->name,
-        .portals = l->portals,
-        .nr_portals = l->nr_portals,
-        .portal_group = ISCSI_PORTAL_GROUP,
+        .groups = t->portal_groups,
+        .nr_groups = t->nr_portal_groups,
     };
     return true;
 }
 
 static int send_targets(struct conn *c, const char *which, struct text_buf *out)
 {
-    char addresses[PORTAL_MAX][64];
+    struct portal_address addresses[PORTAL_MAX];
+    struct sendtargets_portal portals[PORTAL_MAX];
+    unsigned nr_portals = portal_addresses(c, addresses);
     struct target_list l = {.session = c->session};
     char *text = NULL;
     size_t len = 0;
@@ -72,12 +71,12 @@ static int send_targets(struct conn *c, const char *which, struct text_buf *out)
     /* Appendix C: All is for discovery sessions, the empty value for normal ones */
     if (c->session->target ? !strcmp(which, "All") : !*which)
         return -EPROTO;
-    l.nr_portals = portal_addresses(c, addresses);
-    for (unsigned i = 0; i < l.nr_portals; i++)
-        l.portals[i] = addresses[i];
+    for (unsigned i = 0; i < nr_portals; i++)
+        portals[i] = (struct sendtargets_portal){addresses[i].text, addresses[i].group};
     target_for_each(add_target, &l);
     rc = l.failed ? -ENOMEM
-                  : sendtargets_format(l.entries, l.nr, *which ? which : NULL, &text, &len);
+                  : sendtargets_format(l.entries, l.nr, portals, nr_portals, *which ? which : NULL,
+                                       &text, &len);
     if (!rc) {
         out->max_bytes = SENDTARGETS_MAX_BYTES;
         text_append(out, text, len);

@@ -122,7 +122,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_world();
     fuzz_run(co_build, &s);
     FUZZ_REQUIRE(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair));
-    FUZZ_REQUIRE(conn_new(pair[0]));
+    FUZZ_REQUIRE(conn_new(pair[0], NULL, PORTAL_DEFAULT_GROUP));
     talk(pair[1], &in);
     close(pair[1]);
     while (any_connection() && turns++ < MAX_TURNS)

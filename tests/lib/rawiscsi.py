@@ -54,9 +54,10 @@ class Closed(Exception):
 
 
 class RawInitiator:
-    def __init__(self, port, timeout=5.0, name="iqn.2026-11.com.example:raw"):
+    def __init__(self, port, timeout=5.0, name="iqn.2026-11.com.example:raw",
+                 host="127.0.0.1"):
         self.name = name
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout * SLOW)
+        self.sock = socket.create_connection((host, port), timeout * SLOW)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.cmd_sn, self.exp_stat_sn, self.next_itt = 1, 0, 1
         self.header_digest = self.data_digest = False
