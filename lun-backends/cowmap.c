@@ -306,6 +306,8 @@ static int co_resize(struct blk_node *node, uint64_t size_bytes, struct error *e
 
     if (!ret)
         ret = file->drv->co_resize(file, size_bytes, err);
+    if (!ret && (ret = co_blk_flush(file)))
+        error_set(err, -ret, "flushing '%s': %s", node->filename, strerror(-ret));
     if (ret)
         return ret;
     node->size_bytes = round_up_pow2(size_bytes, node->limits.align_bytes);

@@ -38,6 +38,9 @@ static int co_raw_resize(struct blk_node *node, uint64_t size_bytes, struct erro
     ret = file->drv->co_resize(file, size_bytes, err);
     if (ret)
         return ret;
+    ret = co_blk_flush(file); /* whoever was told of the new size finds it after a crash */
+    if (ret)
+        return error_set(err, -ret, "flushing '%s': %s", node->filename, strerror(-ret));
     node->size_bytes = round_up_pow2(size_bytes, SECTOR_BYTES);
     blk_node_notify(node, BLK_EV_RESIZED);
     return 0;
