@@ -240,3 +240,26 @@ tests_crash_crash_SOURCES = tests/crash/crash.c \
 	tests/crash/workload.h
 tests_crash_crash_LDADD = $(LUN_LIBS)
 tests_crash_crash_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=qfree_move
+
+# The same of whole chains, by names that lead into memory.
+check_PROGRAMS += tests/crash/chains/chains
+tests_crash_chains_chains_SOURCES = tests/crash/chains/chains.c \
+	tests/crash/chains/live.c \
+	tests/crash/chains/live.h \
+	tests/crash/chains/vdisk.c \
+	tests/crash/chains/vdisk.h \
+	tests/crash/cut.c \
+	tests/crash/cut.h \
+	tests/crash/qemu.c \
+	tests/crash/qemu.h \
+	tests/crash/record-node.c \
+	tests/crash/record-node.h \
+	tests/crash/rnd.h \
+	tests/crash/structure.c \
+	tests/crash/structure.h \
+	tests/crash/versions.c \
+	tests/crash/versions.h \
+	tests/crash/workload.c \
+	tests/crash/workload.h
+tests_crash_chains_chains_LDADD = $(LUN_LIBS)
+tests_crash_chains_chains_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=co_file_open -Wl,--wrap=co_work -Wl,--wrap=access -Wl,--wrap=stat -Wl,--wrap=unlink -Wl,--wrap=renameat2 -Wl,--wrap=open -Wl,--wrap=fsync

@@ -111,7 +111,7 @@ static struct record_node *co_judge_cuts(struct world *w, uint64_t seed, unsigne
     lucky = rnd_below(&w->rnd, cuts.nr);
     for (size_t i = 0; i < cuts.nr && run.done_images < run.images; i++) {
         cut_advance(&common, log, cuts.cut[i].moment);
-        image = cut_build(&w->rnd, &common, log, cuts.cut[i]);
+        image = cut_build(&w->rnd, &common, log, cuts.cut[i], false);
         co_judge_cut(w, seed, generation, cuts.cut[i], image, i % GOING_ON_EVERY == 0,
                      st.leaked_clusters);
         if (i == lucky && !run.violations) {

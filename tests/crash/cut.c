@@ -106,7 +106,7 @@ void cut_advance(struct common *c, const struct record_log *log, uint64_t moment
  * also have made the file longer than what was written, as growth goes in large steps.
  */
 struct record_node *cut_build(struct rnd *rnd, const struct common *c, const struct record_log *log,
-                              struct cut cut)
+                              struct cut cut, bool exact)
 {
     struct record_node *image = record_node_new(c->image->data, c->image->node.size_bytes);
     uint64_t num = 1 + 3 * rnd_below(rnd, 3), on_way = 0, chosen;
@@ -122,7 +122,7 @@ struct record_node *cut_build(struct rnd *rnd, const struct common *c, const str
         else if (is_on_way(ev, cut.moment))
             apply_kept(rnd, image, ev, cut.kept, chosen-- == 0, num);
     }
-    if (rnd_one_in(rnd, 4))
+    if (!exact && rnd_one_in(rnd, 4))
         record_extend(image, round_up_pow2(image->node.size_bytes + 1, 65536));
     return image;
 }

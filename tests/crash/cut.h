@@ -35,8 +35,8 @@ struct common {
 };
 void cut_advance(struct common *c, const struct record_log *log, uint64_t moment);
 
-/* The file after @cut; the caller's. */
+/* The file after @cut; the caller's. Unless @exact, it may be longer than what was written. */
 struct record_node *cut_build(struct rnd *rnd, const struct common *c, const struct record_log *log,
-                              struct cut cut);
+                              struct cut cut, bool exact);
 
 #endif

@@ -31,7 +31,7 @@ class Failed(Exception):
 
 def program(name):
     """Path of a program of the build tree."""
-    for sub in ("", "admin", "tests/tools", "tests/bench", "tests/crash"):
+    for sub in ("", "admin", "tests/tools", "tests/bench", "tests/crash", "tests/crash/chains"):
         path = os.path.join(BUILD, sub, name)
         if os.access(path, os.X_OK) and os.path.isfile(path):
             return path
