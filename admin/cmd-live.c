@@ -413,6 +413,25 @@ static json_t *run_change_backing(struct daemon *d, const json_t *args, struct e
     return ret ? NULL : json_object();
 }
 
+static const struct cmd_arg drop_args[] = {
+    {.name = "name", .type = ARG_STRING},
+    {.name = "layer", .type = ARG_STRING},
+    {.name = NULL},
+};
+
+static json_t *run_drop_layer(struct daemon *d, const json_t *args, struct error *err)
+{
+    struct chain *c = chain_lookup(d, arg_string(args, "name"), err);
+
+    if (!c || chain_claim(c, "a layer is being dropped", err))
+        return NULL;
+    if (co_chain_drop_layer(c, arg_string(args, "layer"), err)) {
+        chain_release(c);
+        return NULL;
+    }
+    return co_info_and_release(c);
+}
+
 /* ---- settings --------------------------------------------------------------------------------- */
 
 static const struct cmd_arg chain_set_args[] = {
@@ -442,6 +461,8 @@ const struct command live_commands[] = {
      run_snapshot_sync},
     {"transaction", "snapshots of several disks at one instant, all or none", transaction_args,
      run_transaction},
+    {"chain-drop-layer", "takes a layer out of a chain in use that nothing above needs", drop_args,
+     run_drop_layer},
     {"chain-set", "changes settings of a chain in use, and keeps them in its image",
      chain_set_args, run_chain_set},
     {"block-commit", "starts merging layers into one below", block_commit_args, run_block_commit},

@@ -40,6 +40,7 @@ extern const struct command chain_commands[];
 extern const struct command account_commands[];
 extern const struct command job_commands[];
 extern const struct command block_commands[];
+extern const struct command filter_commands[];
 extern const struct command inject_commands[];
 extern const struct command live_commands[];
 extern const struct command mask_commands[];

@@ -99,6 +99,7 @@ static int check_layers(const struct chain *c, const struct commit_order *o, str
 static int check_commit(const struct chain *c, const struct commit_order *o, struct error *err)
 {
     const struct blk_node *top = c->layers[o->top].node, *base = c->layers[o->base].node;
+    int ret;
 
     if (c->remote)
         return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,
@@ -113,7 +114,8 @@ static int check_commit(const struct chain *c, const struct commit_order *o, str
                                "%s is a larger disk than %s: committing into it would change the "
                                "size of the disk",
                                c->layers[o->base].filename, c->layers[o->top].filename);
-    return check_layers(c, o, err);
+    ret = chain_check_filter(c, err);
+    return ret ? ret : check_layers(c, o, err);
 }
 
 /* ---- beginning --------------------------------------------------------------------------------

@@ -40,6 +40,16 @@ int chain_check_idle(const struct chain *c, struct error *err)
     return 0;
 }
 
+int chain_check_filter(const struct chain *c, struct error *err)
+{
+    if (!c->filter)
+        return 0;
+    return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,
+                           "a %s filter is on chain '%s': take it out first "
+                           "(blockdev-remove-filter)",
+                           c->filter->drv->name, c->rec->name);
+}
+
 int chain_find_layer(const struct chain *c, const char *text, struct error *err)
 {
     char uuid[UUID_STRLEN];
@@ -144,6 +154,8 @@ static int check_snapshot(const struct snapshot_order *o, struct error *err)
         return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,
                                "chain '%s' still needs its source %s: stream it first",
                                c->rec->name, c->rec->source_url);
+    if (chain_check_filter(c, err))
+        return -err->errnum;
     if (!top->node->drv->co_reopen)
         return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
                                "chain '%s' is no file (%s), so nothing can be put above it",

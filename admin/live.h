@@ -23,6 +23,11 @@ struct snapshot_order {
 int co_chains_snapshot(struct daemon *d, const struct snapshot_order *orders, unsigned n,
                        struct error *err);
 
+/* Out of the chain, if nothing above needs what it decides; its file stays. */
+int co_chain_drop_layer(struct chain *c, const char *text, struct error *err);
+/* A filter put in by hand knows one top only: DeviceInUse while there is one. */
+int chain_check_filter(const struct chain *c, struct error *err);
+
 /* @shrink: may become smaller, which loses what is behind the new end. */
 int co_chain_resize(struct chain *c, uint64_t size_bytes, bool shrink, struct error *err);
 /* Another name, in the image of layer @i, for the file that is its backing. */

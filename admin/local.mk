@@ -12,6 +12,7 @@ libadmin_a_SOURCES = \
 	admin/cmd-account.c \
 	admin/cmd-block.c \
 	admin/cmd-chain.c \
+	admin/cmd-filter.c \
 	admin/cmd-inject.c \
 	admin/cmd-job.c \
 	admin/cmd-live.c \
@@ -33,6 +34,7 @@ libadmin_a_SOURCES = \
 	admin/json-util.h \
 	admin/layers.c \
 	admin/live-commit.c \
+	admin/live-drop.c \
 	admin/live-stream.c \
 	admin/live.c \
 	admin/live.h \
