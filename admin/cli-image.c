@@ -29,10 +29,12 @@
 #define OUTPUT       OPT("--output", "FORM", CLI_STRING, "output", "human or json")
 #define TARGET_CACHE OPT("-t", "CACHE", CLI_STRING, "target-cache", "none: past the page cache")
 #define SOURCE_CACHE OPT("-T", "CACHE", CLI_STRING, "cache", "none: past the page cache")
-#define NEW_OPTIONS                                                            \
-    OPT("-o", "KEY=VALUE,...", CLI_LIST, "options",                            \
-        "cluster_size, extended_l2, compat, compression_type, refcount_bits, " \
-        "lazy_refcounts, preallocation, size, backing_file, backing_fmt")
+#define RATE         OPT("-r", "BYTES/s", CLI_SIZE, "rate", "copy no faster")
+#define NEW_OPTIONS                                                                     \
+    OPT("-o", "KEY=VALUE,...", CLI_LIST, "options",                                     \
+        "cluster_size, extended_l2, compat, compression_type, refcount_bits, "          \
+        "lazy_refcounts, preallocation, data_file, data_file_raw, size, backing_file, " \
+        "backing_fmt")
 
 const struct cli_arg image_file_pos[] = {
     POS("FILENAME", CLI_STRING, "filename", "the image"),
@@ -63,17 +65,22 @@ const struct cli_arg image_map_options[] = {
     OUTPUT,
     OPT("-s", "OFFSET", CLI_SIZE, "start", "where to begin"),
     OPT("-l", "LENGTH", CLI_SIZE, "length", "how much to look at"),
+    OPT("--start-offset", "OFFSET", CLI_SIZE, "start", "the same as -s"),
+    OPT("--max-length", "LENGTH", CLI_SIZE, "length", "the same as -l"),
     SHARE,
     END,
 };
 
 const struct cli_arg image_check_options[] = {
-    FORMAT, OPT("-r", "WHAT", CLI_STRING, "repair", "leaks, or all"), OUTPUT, QUIET, SHARE, END,
+    FORMAT, OPT("-r", "WHAT", CLI_STRING, "repair", "leaks, or all"),
+    OUTPUT, SOURCE_CACHE,
+    QUIET,  SHARE,
+    END,
 };
 
 const struct cli_arg image_convert_pos[] = {
-    POS("FILENAME", CLI_STRING, "filename", "the image to read, with all below it"),
-    POS("OUTPUT", CLI_STRING, "target", "the image to make"),
+    POS("FILENAME... OUTPUT", CLI_LIST, "filenames",
+        "the images to read, each with all below it, one behind the other; and the one to make"),
     END,
 };
 const struct cli_arg image_convert_options[] = {
@@ -83,7 +90,16 @@ const struct cli_arg image_convert_options[] = {
     OPT("-B", "BACKING", CLI_STRING, "backing",
         "make an overlay of it; what it has already is not copied"),
     OPT("-F", "FMT", CLI_STRING, "backing-format", "its format"),
+    FLAG("-c", "compress", "write compressed clusters (qcow2)"),
+    OPT("-l", "SNAPSHOT", CLI_STRING, "snapshot",
+        "the disk as it was at an internal snapshot: its ID or name, or "
+        "snapshot.id=ID,snapshot.name=NAME"),
     FLAG("-n", "existing", "write into OUTPUT as it is, make nothing"),
+    FLAG("--target-is-zero", "target-is-zero", "with -n: OUTPUT reads zeros already"),
+    FLAG("--salvage", "salvage", "what can't be read becomes zeros"),
+    RATE,
+    FLAG("-C", "copy-offload", "ask the kernel to copy where it can; nothing changes"),
+    FLAG("--bitmaps", "bitmaps", "refused: persistent bitmaps are not copied"),
     OPT("-S", "SIZE", CLI_SIZE, "sparse",
         "zeros of this length stay holes (default 4k, 0: write them)"),
     OPT("-m", "N", CLI_NUMBER, "parallel", "pieces under way at once, 1 to 16 (default 8)"),
@@ -105,6 +121,7 @@ const struct cli_arg image_rebase_options[] = {
     SOURCE_CACHE,
     PROGRESS,
     QUIET,
+    SHARE,
     END,
 };
 
@@ -112,6 +129,7 @@ const struct cli_arg image_commit_options[] = {
     FORMAT,
     OPT("-b", "BASE", CLI_STRING, "base", "write into this image further down (implies -d)"),
     FLAG("-d", "drop", "do not empty FILENAME afterwards"),
+    RATE,
     TARGET_CACHE,
     PROGRESS,
     QUIET,
@@ -142,6 +160,8 @@ const struct cli_arg image_resize_pos[] = {
 const struct cli_arg image_resize_options[] = {
     FORMAT,
     FLAG("--shrink", "shrink", "it may become smaller; what is behind the end is lost"),
+    OPT("--preallocation", "HOW", CLI_STRING, "preallocation",
+        "of what is added: off, metadata (qcow2), falloc or full"),
     QUIET,
     END,
 };

@@ -28,11 +28,17 @@ static int parse_size(const char *text, uint64_t now, uint64_t *size)
 
 static int co_resize(struct blk_node *top, const json_t *args)
 {
+    const char *word = cli_str(args, "preallocation"), *format = top->drv->name;
+    enum qcow2_prealloc how = QCOW2_PREALLOC_OFF;
     struct error err = ERROR_INIT;
-    uint64_t size = 0;
+    uint64_t size = 0, before = top->size_bytes;
 
-    if (parse_size(cli_str(args, "size"), top->size_bytes, &size))
+    if (*word && !image_prealloc(word, format, &how))
         return CLI_FAILED;
+    if (parse_size(cli_str(args, "size"), before, &size))
+        return CLI_FAILED;
+    if (how && size < before)
+        return cli_fail("preallocation is for what is added: the image would become smaller");
     if (size < top->size_bytes && !cli_bool(args, "shrink"))
         return cli_fail("'%s' would become smaller and lose what is behind the new end: "
                         "--shrink if that is meant",
@@ -46,7 +52,7 @@ static int co_resize(struct blk_node *top, const json_t *args)
     }
     if (top->drv->co_resize(top, size, &err))
         return cli_fail("%s", err.msg);
-    return 0;
+    return co_image_preallocate(top, before, how, false);
 }
 
 int co_image_resize(json_t *args)

@@ -126,6 +126,8 @@ int co_image_check(json_t *args)
         fix = QCOW2_FIX_LEAKS;
     else if (*repair)
         return cli_fail("-r: leaks or all, not '%s'", repair);
+    if (!image_cache_modes(args))
+        return NOT_CHECKED;
     if (fix && cli_bool(args, "force-share"))
         return cli_fail("-r and -U do not go together: a repair needs the image for itself");
     file = co_image_open_file(cli_str(args, "filename"), fix, cli_bool(args, "force-share"));

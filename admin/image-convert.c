@@ -33,29 +33,143 @@ static unsigned layers_above(const struct chain_image *chain, const struct chain
     return 0;
 }
 
-static int co_convert_into(struct chain_image *from, struct chain_image *to, const json_t *args)
+/* Everything that one convert works on. */
+struct conversion {
+    const json_t *args;
+    const char *target;
+    unsigned nr_from;
+    struct chain_image **from;
+    struct chain_image *to;
+    uint64_t total_bytes; /* of all inputs, one behind the other */
+    struct qcow2_snapshot_name snapshot;
+    char snapshot_text[2][128];
+    struct image_progress progress;
+};
+
+/* "snapshot.id=ID,snapshot.name=NAME", or what is an ID or else a name. */
+static int take_snapshot(struct conversion *v, const char *text)
 {
+    static const char *const keys[] = {"snapshot.id=", "snapshot.name="};
+    const char *what = text;
+
+    if (strncmp(text, "snapshot.", 9)) {
+        v->snapshot.any = text;
+        return 0;
+    }
+    while (*what) {
+        size_t len = strcspn(what, ","), i = strncmp(what, keys[0], strlen(keys[0])) != 0;
+        size_t skip = strlen(keys[i]);
+
+        if (strncmp(what, keys[i], skip) || len - skip >= sizeof(v->snapshot_text[i]))
+            return cli_fail("-l: '%s' is not snapshot.id=ID,snapshot.name=NAME or a snapshot's "
+                            "ID or name",
+                            text);
+        memcpy(v->snapshot_text[i], what + skip, len - skip);
+        *(i ? &v->snapshot.name : &v->snapshot.id) = v->snapshot_text[i];
+        what += len + (what[len] == ',');
+    }
+    return 0;
+}
+
+static int co_open_inputs(struct conversion *v)
+{
+    const json_t *list = json_object_get(v->args, "filenames");
+    struct image_open how = {.format = cli_str(v->args, "format"),
+                             .cache = cli_str(v->args, "cache"),
+                             .share = cli_bool(v->args, "force-share"),
+                             .snapshot = *cli_str(v->args, "snapshot") ? &v->snapshot : NULL};
+    size_t n = json_array_size(list) - 1;
+
+    v->from = calloc(n, sizeof(struct chain_image *));
+    if (!v->from)
+        return cli_fail("out of memory");
+    for (; v->nr_from < n; v->nr_from++) {
+        struct chain_image *from =
+            co_image_open(json_string_value(json_array_get(list, v->nr_from)), &how);
+
+        if (!from)
+            return CLI_FAILED;
+        v->from[v->nr_from] = from;
+        v->total_bytes += image_top(from)->size_bytes;
+    }
+    return 0;
+}
+
+static int check_words(const struct conversion *v)
+{
+    const json_t *args = v->args;
+
+    if (cli_bool(args, "bitmaps"))
+        return cli_fail("--bitmaps is not supported: persistent bitmaps are not copied");
+    if (cli_bool(args, "target-is-zero") && !cli_bool(args, "existing"))
+        return cli_fail("--target-is-zero goes with -n");
+    if (v->nr_from > 1 && *cli_str(args, "backing"))
+        return cli_fail("-B and several images do not go together");
+    return 0;
+}
+
+/* Compressed clusters are written whole, so each input has to begin with one. */
+static int check_packing(const struct conversion *v, const struct blk_node *to)
+{
+    if (strcmp(to->drv->name, "qcow2"))
+        return cli_fail("-c: raw images have no compressed clusters");
+    if (to->data.child)
+        return cli_fail("-c: an image with an external data file has no compressed clusters");
+    for (unsigned i = 0; i + 1 < v->nr_from; i++)
+        if (image_top(v->from[i])->size_bytes & (to->limits.granularity_bytes - 1))
+            return cli_fail("-c: the size of '%s' is no multiple of the cluster size; put the "
+                            "images together first, then compress",
+                            image_top(v->from[i])->filename);
+    return 0;
+}
+
+static int co_copy_input(struct conversion *v, struct chain_image *from, struct image_copy copy)
+{
+    struct error err = ERROR_INIT;
+
+    copy.from = image_top(from);
+    copy.bytes = copy.from->size_bytes;
+    copy.layers = cli_bool(v->args, "existing") ? 0 : layers_above(from, v->to);
+    if (from->nr_layers == copy.layers)
+        copy.layers = 0;
+    return co_image_copy(&copy, &err) ? cli_fail("%s", err.msg) : 0;
+}
+
+static int co_convert_into(struct conversion *v)
+{
+    const json_t *args = v->args;
+    bool zeros =
+        cli_bool(args, "existing") ? cli_bool(args, "target-is-zero") : v->to->nr_layers == 1;
     struct image_copy copy = {
-        .from = image_top(from),
-        .to = image_top(to),
-        .bytes = image_top(from)->size_bytes,
-        .layers = layers_above(from, to),
-        .to_reads_zero = !cli_bool(args, "existing") && to->nr_layers == 1,
+        .to = image_top(v->to),
+        .to_reads_zero = zeros,
         .sparse_bytes = DEFAULT_SPARSE,
         .parallel = DEFAULT_PARALLEL,
+        .salvage = cli_bool(args, "salvage"),
+        .progress = &v->progress,
     };
-    struct error err = ERROR_INIT;
+    int ret = image_rate(args, &copy.rate);
 
     if (json_object_get(args, "sparse"))
         copy.sparse_bytes = (uint32_t)MIN_OF((uint64_t)cli_int(args, "sparse"), UINT64_C(1) << 20);
     if (json_object_get(args, "parallel"))
         copy.parallel = (unsigned)MIN_OF(cli_int(args, "parallel"), 16);
-    if (copy.to->size_bytes < copy.bytes)
-        return cli_fail("'%s' is smaller than '%s'", copy.to->filename, copy.from->filename);
-    if (from->nr_layers == copy.layers)
-        copy.layers = 0;
-    image_progress_start(&copy.progress, args, copy.bytes);
-    return co_image_copy(&copy, &err) ? cli_fail("%s", err.msg) : 0;
+    if (cli_bool(args, "compress")) {
+        ret = ret ? ret : check_packing(v, copy.to);
+        copy.packed_bytes = copy.to->limits.granularity_bytes;
+    }
+    if (!ret && copy.to->size_bytes < v->total_bytes)
+        ret = cli_fail("'%s' is smaller than what is to be written to it", copy.to->filename);
+    image_progress_start(&v->progress, args, v->total_bytes);
+    for (unsigned i = 0; i < v->nr_from && !ret; i++) {
+        ret = co_copy_input(v, v->from[i], copy);
+        copy.to_offset += image_top(v->from[i])->size_bytes;
+    }
+    if (!ret && copy.packed_bytes && co_qcow2_end_compressed(copy.to))
+        ret = cli_fail("'%s' can't be made longer", copy.to->filename);
+    if (!ret)
+        image_progress_end(&v->progress);
+    return ret;
 }
 
 static int co_make_target(const char *path, const json_t *args, uint64_t size_bytes)
@@ -66,6 +180,10 @@ static int co_make_target(const char *path, const json_t *args, uint64_t size_by
     if (!n)
         return cli_fail("out of memory");
     ret = image_new_parse(n, args, cli_str(args, "target-format"));
+    if (!ret && cli_bool(args, "compress") && strcmp(n->format, "qcow2"))
+        ret = cli_fail("-c: raw images have no compressed clusters");
+    if (!ret && cli_bool(args, "compress") && (*n->data_file || n->prealloc))
+        ret = cli_fail("-c goes with neither data_file nor preallocation");
     if (!ret && n->has_size && n->q.size_bytes < size_bytes)
         ret = cli_fail("size=%llu is smaller than the source", (unsigned long long)n->q.size_bytes);
     if (!n->has_size)
@@ -82,32 +200,52 @@ static int co_make_target(const char *path, const json_t *args, uint64_t size_by
     return ret;
 }
 
+static int co_convert(struct conversion *v)
+{
+    const char *format = cli_str(v->args, "target-format");
+    struct image_open into = {.format = *format ? format : "raw",
+                              .cache = cli_str(v->args, "target-cache"),
+                              .writable = true};
+    int ret = take_snapshot(v, cli_str(v->args, "snapshot"));
+
+    if (!ret)
+        ret = co_open_inputs(v);
+    if (!ret)
+        ret = check_words(v);
+    if (!ret && !cli_bool(v->args, "existing"))
+        ret = co_make_target(v->target, v->args, v->total_bytes);
+    if (ret)
+        return ret;
+    v->to = co_image_open(v->target, &into);
+    if (!v->to)
+        return CLI_FAILED;
+    ret = co_convert_into(v);
+    return co_image_finish(v->to) ? CLI_FAILED : ret;
+}
+
 int co_image_convert(json_t *args)
 {
-    const char *path = cli_str(args, "filename"), *target = cli_str(args, "target");
-    const char *format = cli_str(args, "target-format");
-    struct image_open how = {.format = cli_str(args, "format"),
-                             .cache = cli_str(args, "cache"),
-                             .share = cli_bool(args, "force-share")};
-    struct image_open into = {.format = *format ? format : "raw",
-                              .cache = cli_str(args, "target-cache"),
-                              .writable = true};
-    struct chain_image *from, *to;
-    int ret = 0;
+    const json_t *names = json_object_get(args, "filenames");
+    struct conversion *v;
+    int ret;
 
-    from = image_cache_modes(args) ? co_image_open(path, &how) : NULL;
-    if (!from)
-        return CLI_FAILED;
-    if (!cli_bool(args, "existing"))
-        ret = co_make_target(target, args, image_top(from)->size_bytes);
-    to = ret ? NULL : co_image_open(target, &into);
-    if (to) {
-        ret = co_convert_into(from, to, args);
-        if (co_image_finish(to))
-            ret = CLI_FAILED;
+    if (json_array_size(names) < 2) {
+        cli_fail("OUTPUT is missing");
+        return CLI_USAGE;
     }
-    co_chain_close(from);
-    return to ? ret : CLI_FAILED;
+    if (!image_cache_modes(args))
+        return CLI_FAILED;
+    v = calloc(1, sizeof(*v));
+    if (!v)
+        return cli_fail("out of memory");
+    v->args = args;
+    v->target = json_string_value(json_array_get(names, json_array_size(names) - 1));
+    ret = co_convert(v);
+    while (v->nr_from)
+        co_chain_close(v->from[--v->nr_from]);
+    free(v->from);
+    free(v);
+    return ret;
 }
 
 /* ---- commit -------------------------------------------------------------------------------------
@@ -120,6 +258,7 @@ struct commit {
     struct chain_image **above;
     struct chain_image *base;
     bool drop;
+    struct image_progress progress;
 };
 
 /* Index in @chain of the layer to write into; -1 (printed): none. */
@@ -186,16 +325,21 @@ static int co_write_down(struct commit *c)
         .bytes = top->size_bytes,
         .layers = c->nr_above,
         .parallel = DEFAULT_PARALLEL,
+        .progress = &c->progress,
     };
     struct error err = ERROR_INIT;
-    int ret = 0;
+    int ret = image_rate(c->args, &copy.rate);
 
+    if (ret)
+        return ret;
     if (base->size_bytes < top->size_bytes)
         ret = base->drv->co_resize(base, top->size_bytes, &err);
     if (!ret) {
-        image_progress_start(&copy.progress, c->args, copy.bytes);
+        image_progress_start(&c->progress, c->args, copy.bytes);
         ret = co_image_copy(&copy, &err);
     }
+    if (!ret)
+        image_progress_end(&c->progress);
     if (!ret && (ret = co_blk_flush(base)))
         error_set(&err, -ret, "flushing '%s': %s", base->filename, strerror(-ret));
     if (!ret && !c->drop)
@@ -357,6 +501,7 @@ static struct chain_image *co_open_new_backing(const char *path, const json_t *a
 {
     const char *backing = cli_str(args, "backing");
     struct image_open how = {.format = cli_str(args, "backing-format"),
+                             .share = cli_bool(args, "force-share"),
                              .cache = cli_str(args, "cache")};
     char *file, format[16] = "";
     struct error err = ERROR_INIT;
@@ -394,6 +539,7 @@ int co_image_rebase(json_t *args)
     struct image_open how = {.format = cli_str(args, "format"),
                              .writable = true,
                              .only_top = unsafe,
+                             .share = cli_bool(args, "force-share"),
                              .cache = cli_str(args, "target-cache")};
     struct chain_image *chain, *below;
     int ret = 0;

@@ -54,6 +54,7 @@ struct chain_image *co_image_open(const char *path, const struct image_open *how
         .probe_backing = true,
         .only_top = how->only_top,
         .no_lock = how->share,
+        .snapshot = how->snapshot,
     };
     struct error err = ERROR_INIT;
     struct chain_image *chain;

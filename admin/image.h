@@ -10,6 +10,7 @@
 
 #include "admin/cli.h"
 #include "lun-backends/chain.h"
+#include "lun-backends/qcow2-offline.h"
 #include "lun-backends/qcow2.h"
 
 typedef int image_fn(json_t *args);
@@ -23,6 +24,7 @@ struct image_open {
     const char *format; /* "" or NULL: looked at */
     const char *cache;  /* qemu-img's -t and -T; NULL or "": the page cache */
     bool writable, only_top, share;
+    const struct qcow2_snapshot_name *snapshot; /* NULL: the disk as it is */
 };
 /* Prints why not; NULL then. */
 struct chain_image *co_image_open(const char *path, const struct image_open *how);
@@ -48,9 +50,14 @@ void image_print_json(json_t *value); /* takes it */
 struct image_new {
     const char *format; /* "qcow2", "raw" */
     struct qcow2_create_opts q;
-    bool has_size, preallocate;
-    char backing[1024], backing_fmt[64];
+    bool has_size;
+    enum qcow2_prealloc prealloc;
+    char backing[1024], backing_fmt[64], data_file[1024];
 };
+/* A word of qemu-img's for preallocation; false (printed): @format has no such. */
+bool image_prealloc(const char *word, const char *format, enum qcow2_prealloc *how);
+/* Gives the disk of @node behind @from its place: "raw" or "qcow2". Prints what is wrong. */
+int co_image_preallocate(struct blk_node *node, uint64_t from, enum qcow2_prealloc how, bool below);
 /* From -o, -b, -F; prints what is wrong. */
 int image_new_parse(struct image_new *n, const json_t *args, const char *format);
 /* Makes the file (an existing one is made empty first). Prints what is wrong. */
@@ -64,6 +71,8 @@ struct image_progress {
     uint64_t done, total;
     int shown; /* hundredths of a per cent */
 };
+/* -r BYTES/s, "" for no limit; prints what is wrong. */
+int image_rate(const json_t *args, uint64_t *rate);
 void image_progress_start(struct image_progress *p, const json_t *args, uint64_t total);
 void image_progress_add(struct image_progress *p, uint64_t bytes);
 void image_progress_end(struct image_progress *p);
@@ -75,7 +84,11 @@ struct image_copy {
     bool to_reads_zero; /* what is not written in @to reads zeros */
     uint32_t sparse_bytes; /* zeros of this length are not written as data; 0: all is */
     unsigned parallel;
-    struct image_progress progress;
+    uint64_t to_offset;    /* where in @to the disk begins */
+    uint32_t packed_bytes; /* clusters of this size are written compressed; 0: as they are */
+    uint64_t rate;         /* bytes/s, 0: no limit */
+    bool salvage;          /* what can't be read is said, and becomes zeros */
+    struct image_progress *progress; /* started; the caller's to end */
 };
 /* -errno with @err. Not flushed. */
 int co_image_copy(const struct image_copy *what, struct error *err);

@@ -118,10 +118,13 @@ static int co_open_format(struct opening *o, struct blk_node *file, bool writabl
         .fix_leaks = writable && o->opts->fix_leaks,
         .no_lock = o->opts->no_lock,
         .cache = o->opts->cache,
+        .snapshot = o->chain->nr_layers ? NULL : o->opts->snapshot,
     };
 
     if (!strcmp(o->format, "qcow2"))
         return co_qcow2_open_opts(file, &qo, node, o->err);
+    if (qo.snapshot)
+        return error_set(o->err, ENOTSUP, "'%s' is raw: it has no snapshots", o->path);
     return co_raw_open(file, writable, node, o->err);
 }
 

@@ -7,6 +7,7 @@
 
 #include "lun-backends/block.h"
 #include "lun-backends/file.h"
+#include "lun-backends/qcow2.h"
 #include "util/uuid.h"
 
 #define CHAIN_MAX_LAYERS 1024
@@ -36,6 +37,7 @@ struct chain_open_opts {
     enum file_cache cache;
     bool only_top; /* nothing below it: it reads zeros where it holds nothing itself */
     bool no_lock;  /* tools that look while others write */
+    const struct qcow2_snapshot_name *snapshot; /* of the top; NULL: the disk as it is */
 };
 
 /*

@@ -62,6 +62,7 @@ liblun_a_SOURCES = \
 	lun-backends/qcow2-check-int.h \
 	lun-backends/qcow2-check-refs.c \
 	lun-backends/qcow2-check.c \
+	lun-backends/qcow2-compress.c \
 	lun-backends/qcow2-compressed.c \
 	lun-backends/qcow2-copy.c \
 	lun-backends/qcow2-create.c \
@@ -77,12 +78,14 @@ liblun_a_SOURCES = \
 	lun-backends/qcow2-map.c \
 	lun-backends/qcow2-offline.h \
 	lun-backends/qcow2-open.c \
+	lun-backends/qcow2-prealloc.c \
 	lun-backends/qcow2-read.c \
 	lun-backends/qcow2-reclaim.c \
 	lun-backends/qcow2-refcount.c \
 	lun-backends/qcow2-reopen.c \
 	lun-backends/qcow2-resize.c \
 	lun-backends/qcow2-settings.c \
+	lun-backends/qcow2-snapshot.c \
 	lun-backends/qcow2-write.c \
 	lun-backends/qcow2-zero.c \
 	lun-backends/qcow2.h \

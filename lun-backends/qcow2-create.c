@@ -68,6 +68,13 @@ static int check_opts(const struct qcow2_create_opts *o, uint32_t cluster, struc
         return error_set(err, EINVAL, "version 2 images have none of the new features");
     if (o->size_bytes % QCOW2_SECTOR || o->size_bytes > INT64_MAX / 2)
         return error_set(err, EINVAL, "bad image size %" PRIu64, o->size_bytes);
+    if (o->data_file && (o->compat_v2 || !*o->data_file))
+        return error_set(err, EINVAL, "%s",
+                         o->compat_v2 ? "version 2 images have no data file"
+                                      : "the data file has no name");
+    if (o->data_file_raw && (!o->data_file || o->backing))
+        return error_set(err, EINVAL, "a raw data file needs %s",
+                         o->data_file ? "an image without a backing file" : "a data file");
     if (o->backing && (!*o->backing || strlen(o->backing) > QCOW2_MAX_BACKING_NAME))
         return error_set(err, EINVAL, "the backing file name must be 1 to %u bytes long",
                          QCOW2_MAX_BACKING_NAME);
@@ -81,7 +88,9 @@ static void init_header(const struct qcow2_create_opts *o, uint32_t cluster, str
         .cluster_bits = (uint32_t)__builtin_ctz(cluster),
         .size_bytes = o->size_bytes,
         .incompatible = (o->extended_l2 ? QCOW2_INCOMPAT_EXTENDED_L2 : 0) |
-                        (o->zstd ? QCOW2_INCOMPAT_COMPRESSION : 0),
+                        (o->zstd ? QCOW2_INCOMPAT_COMPRESSION : 0) |
+                        (o->data_file ? QCOW2_INCOMPAT_DATA_FILE : 0),
+        .autoclear = o->data_file_raw ? QCOW2_AUTOCLEAR_RAW_DATA : 0,
         .compatible = o->lazy_refcounts,
         .compression = o->zstd,
         .refcount_order = o->refcount_bits ? (uint32_t)__builtin_ctz(o->refcount_bits) : 4,
@@ -98,8 +107,14 @@ static int build_first_cluster(const struct qcow2_create_opts *o, struct qcow2_h
     if (o->backing && o->backing_fmt)
         end = qcow2_ext_put(buf, end, MIN_OF(max, QCOW2_SECTOR), QCOW2_EXT_BACKING_FORMAT,
                             o->backing_fmt, (uint32_t)strlen(o->backing_fmt));
+    if (end && o->data_file)
+        end = qcow2_ext_put(buf, end, MIN_OF(max, QCOW2_SECTOR), QCOW2_EXT_DATA_FILE, o->data_file,
+                            (uint32_t)strlen(o->data_file));
     if (end)
         end = qcow2_ext_put(buf, end, MIN_OF(max, QCOW2_SECTOR), QCOW2_EXT_END, NULL, 0);
+    if (!end && o->data_file)
+        return error_set(err, ENOSPC, "the name of the data file is too long for the header (%u)",
+                         QCOW2_SECTOR);
     if (!end || name_bytes > max - end)
         return error_set(err, ENOSPC, "no room for the backing file name in a cluster of %zu bytes",
                          max);

@@ -130,6 +130,8 @@ struct qcow2 {
     struct co_mutex alloc_lock;
     uint64_t end_cluster, scan_cluster;
     uint64_t fresh_cluster;     /* from here on the file has never been written: reads zeros */
+    uint64_t pack_pos;          /* in a cluster of compressed data that has room left; 0: none */
+    struct co_mutex pack_lock;  /* on pack_pos, while it moves on */
     struct co_mutex table_lock; /* adding or copying an L2 table */
     struct list_head locks, assigns;
 
@@ -233,6 +235,11 @@ void qcow2_submit_read(struct blk_node *node, struct blk_req *req);
 /* What the disk reads as at [off, off + bytes), zeros past its end; for copies in a write. */
 int co_qcow2_read_old(struct qcow2 *q, uint64_t off, void *buf, size_t bytes, uint32_t flags);
 
+/* qcow2-snapshot.c */
+/* Turns a read-only image to the disk of an internal snapshot, before its tables are loaded. */
+int co_qcow2_use_snapshot(struct qcow2 *q, const struct qcow2_snapshot_name *name,
+                          struct error *err);
+
 /* qcow2-compressed.c */
 /* Copies @bytes at @from inside the cluster of @descriptor into the iovec at @iov_from. */
 int co_qcow2_read_compressed(struct qcow2 *q, uint64_t descriptor, uint64_t from, size_t bytes,
@@ -248,6 +255,8 @@ int co_qcow2_find_end(struct qcow2 *q);
 int co_qcow2_alloc(struct qcow2 *q, uint64_t want, uint64_t *host, uint64_t *got, bool *fresh);
 /* Exactly @want clusters at the end of the file; alloc_lock not held. */
 int co_qcow2_alloc_at_end(struct qcow2 *q, uint64_t want, uint64_t *host);
+/* One more reference to a cluster in use; -ERANGE: its refcount can't hold it. */
+int co_qcow2_add_ref(struct qcow2 *q, uint64_t cluster);
 /* Back at once: clusters that nothing on disk or in a cache points to. */
 void co_qcow2_free_now(struct qcow2 *q, uint64_t host, uint64_t count);
 /* After the cycle that makes it durable and the I/O of before. */

@@ -93,6 +93,30 @@ struct qcow2_place {
 /* What @node itself has at @off, and where: a piece of at most @max bytes. */
 int co_qcow2_place(struct blk_node *node, uint64_t off, uint64_t max, struct qcow2_place *place);
 
+enum qcow2_prealloc {
+    QCOW2_PREALLOC_OFF,
+    QCOW2_PREALLOC_METADATA, /* clusters have their place, the file is sparse */
+    QCOW2_PREALLOC_FALLOC,   /* and disk space */
+    QCOW2_PREALLOC_FULL,     /* and zeros are written */
+};
+
+/*
+ * Gives all clusters of the disk behind @from a place of their own, durably. The range reads as
+ * zeros and goes on doing so; with @below set it may read from the backing instead (extended L2
+ * only). Nobody else uses the node.
+ */
+int co_qcow2_preallocate(struct blk_node *node, uint64_t from, enum qcow2_prealloc how, bool below,
+                         struct error *err);
+
+/*
+ * Writes one cluster, or the part of it that the disk has, compressed; as it is where that would
+ * not make it smaller. @offset is that of the cluster, @bytes up to its end. -errno; -ENOTSUP with
+ * an external data file. Several may be under way. co_qcow2_end_compressed() after the last one.
+ */
+int co_qcow2_write_compressed(struct blk_node *node, uint64_t offset, const void *buf,
+                              size_t bytes);
+int co_qcow2_end_compressed(struct blk_node *node);
+
 /* Makes a writable node that nobody uses hold nothing of its own: all reads as its backing does.
  * Refuses where that can't be undone for internal snapshots' sake. */
 int co_qcow2_make_empty(struct blk_node *node, struct error *err);

@@ -227,6 +227,7 @@ static void init_in_memory(struct qcow2 *q)
 {
     co_mutex_init(&q->header_lock);
     co_mutex_init(&q->alloc_lock);
+    co_mutex_init(&q->pack_lock);
     co_mutex_init(&q->table_lock);
     co_queue_init(&q->unpack_wait);
     list_init(&q->locks);
@@ -327,9 +328,13 @@ static int co_open(struct qcow2 *q, const struct qcow2_open_opts *opts, struct e
         ret = co_repair_dirty(q, err);
     if (ret)
         return ret;
+    qcow2_geometry_init(&q->g, &q->h);
+    if (opts->snapshot)
+        ret = co_qcow2_use_snapshot(q, opts->snapshot, err);
+    if (ret)
+        return ret;
     if (q->h.incompatible & QCOW2_INCOMPAT_CORRUPT)
         log_warn("%s: the image is marked corrupt; what it reads may be wrong", qcow2_name(q));
-    qcow2_geometry_init(&q->g, &q->h);
     if (opts->cache_bytes)
         q->cache_bytes_wanted = opts->cache_bytes;
     q->node.size_bytes = round_up_pow2(q->h.size_bytes, QCOW2_SECTOR);

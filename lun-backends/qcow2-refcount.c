@@ -387,6 +387,28 @@ static int co_grow_table(struct qcow2 *q, uint64_t min_entries)
     return 0;
 }
 
+int co_qcow2_add_ref(struct qcow2 *q, uint64_t cluster)
+{
+    unsigned bits = 1u << q->g.refcount_order;
+    uint64_t max = bits == 64 ? UINT64_MAX : (UINT64_C(1) << bits) - 1, refs;
+    struct qslice *s;
+    int ret;
+
+    co_mutex_lock(&q->alloc_lock);
+    ret = co_ref_slice(q, cluster, &s);
+    if (ret > 0) {
+        refs = slice_ref(q, s, cluster);
+        ret = refs && refs < max ? 0 : -ERANGE;
+        if (!ret)
+            slice_set_ref(q, s, cluster, refs + 1);
+        qcache_put(s);
+    } else if (!ret) {
+        ret = -ERANGE;
+    }
+    co_mutex_unlock(&q->alloc_lock);
+    return ret;
+}
+
 /* ---- giving back --------------------------------------------------------------------- */
 
 int co_qcow2_unref(struct qcow2 *q, uint64_t cluster, uint64_t *left)
@@ -408,6 +430,8 @@ int co_qcow2_unref(struct qcow2 *q, uint64_t cluster, uint64_t *left)
     *left = refs - 1;
     if (!*left)
         q->scan_cluster = MIN_OF(q->scan_cluster, cluster);
+    if (!*left && q->pack_pos && (q->pack_pos - 1) >> q->g.cluster_bits == cluster)
+        q->pack_pos = 0;
     return 0;
 }
 

@@ -22,10 +22,12 @@ struct qcow2_create_opts {
     bool extended_l2;        /* subclusters: cluster / 32 */
     bool compat_v2;          /* version 2 (compat=0.10) */
     bool lazy_refcounts;     /* QEMU may use them; we don't */
-    bool zstd;               /* compression type of clusters that QEMU may write */
+    bool zstd;               /* compression type of clusters that are written compressed */
+    bool data_file_raw;      /* the data file is to be the disk, without this image */
     uint32_t refcount_bits;  /* 0: 16 */
     const char *backing;     /* may be NULL */
     const char *backing_fmt; /* may be NULL */
+    const char *data_file;   /* name of an external data file, relative to the image; may be NULL */
 };
 
 /* Writes an empty image into @file (an empty, writable file node) and flushes it. */
@@ -38,6 +40,12 @@ struct qcow2_open_opts {
     enum file_cache cache; /* for the external data file */
     uint64_t cache_bytes;  /* of L2 tables kept in memory; 0: as the image's own setting says, else
                               all of the disk's up to 32 MiB */
+    const struct qcow2_snapshot_name *snapshot; /* the disk as it was then, read-only; NULL: now */
+};
+
+/* Names an internal snapshot: @any as ID, else as name; otherwise all that is not NULL fits. */
+struct qcow2_snapshot_name {
+    const char *any, *id, *name;
 };
 
 /*

@@ -33,6 +33,7 @@ UNIT_TESTS += \
 	tests/unit/test-pdu \
 	tests/unit/test-pr \
 	tests/unit/test-qcow2-check \
+	tests/unit/test-qcow2-compress \
 	tests/unit/test-qcow2-features \
 	tests/unit/test-qcow2-format \
 	tests/unit/test-qcow2-image \
@@ -138,6 +139,9 @@ tests_unit_test_pr_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) 
 
 tests_unit_test_qcow2_check_SOURCES = tests/unit/test-qcow2-check.c tests/unit/qcow2-image.c tests/unit/qcow2-image.h
 tests_unit_test_qcow2_check_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_qcow2_compress_SOURCES = tests/unit/test-qcow2-compress.c tests/unit/qcow2-image.c tests/unit/qcow2-image.h
+tests_unit_test_qcow2_compress_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_qcow2_features_SOURCES = tests/unit/test-qcow2-features.c tests/unit/qcow2-image.c tests/unit/qcow2-image.h
 tests_unit_test_qcow2_features_LDADD = $(CTEST_LIBS) $(LUN_LIBS)

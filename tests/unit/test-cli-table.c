@@ -109,9 +109,9 @@ TEST(cli_parse, letters_as_getopt_takes_them)
     json_t *args = parse("image", "convert", 8, argv, &err), *want;
 
     REQUIRE(args);
-    want = json_pack("{s:b, s:b, s:s, s:s, s:s, s:s, s:[s,s]}", "progress", 1, "quiet", 1,
-                     "target-format", "qcow2", "format", "raw", "filename", "a", "target", "b",
-                     "options", "x=1", "y=2");
+    want = json_pack("{s:b, s:b, s:s, s:s, s:[s,s], s:[s,s]}", "progress", 1, "quiet", 1,
+                     "target-format", "qcow2", "format", "raw", "filenames", "a", "b", "options",
+                     "x=1", "y=2");
     CHECK(json_equal(args, want));
     json_decref(want);
     json_decref(args);
