@@ -260,6 +260,8 @@ void co_chains_reopen(struct daemon *d)
     if (any && co_state_save(d->state, &err)) /* layers may have got new UUIDs */
         log_err("%s", err.msg);
     list_for_each_entry (c, &d->chains, link) {
+        if (!*err.msg)
+            co_pull_tidy(c->rec);
         co_resume_stream(c);
         if (c->target) /* one that failed is left as it is, its holds too */
             holds_start(c);

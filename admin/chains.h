@@ -145,6 +145,8 @@ void chain_throttle_drop(struct chain *c);
 int co_chain_open_export(struct chain *c, struct error *err);
 
 /* ---- pull.c --------------------------------------------------------------------------- */
+/* Once it is on disk that the source is not needed: what only an incomplete device needed goes. */
+void co_pull_tidy(struct chain_record *rec);
 /* Opens overlay and source again after a restart. */
 int co_chain_open_pull(struct chain *c, struct error *err);
 

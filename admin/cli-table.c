@@ -69,7 +69,8 @@ static const struct cli_arg export_options[] = {
 };
 
 static const struct cli_arg pull_options[] = {
-    MUST("--into", "DIR", CLI_PATH, "into", "where NAME.qcow2 (or NAME.raw) is made"),
+    MUST("--into", "DIR", CLI_PATH, "into",
+         "where NAME.qcow2 (or NAME.raw) is made, or a block device"),
     OPT("--source-secret-file", "FILE", CLI_PATH, "source-secret-file",
         "secret of USER at the source"),
     FLAG("--quiesced", CLI_TRUE, "quiesced", "nobody writes to the source, though it could be"),
@@ -77,7 +78,8 @@ static const struct cli_arg pull_options[] = {
     OPT("--format", "F", CLI_STRING, "format",
         "format of the local copy: qcow2 or raw (default: qcow2)"),
     FLAG("--keep-layers", CLI_TRUE, "keep-layers", "copy the layers one by one (not yet)"),
-    OPT("--base", "LAYER", CLI_STRING, "base", "a layer to keep as backing: UUID, name, file here, or LAYER=FILE"),
+    OPT("--base", "LAYER", CLI_STRING, "base",
+        "a layer to keep as backing: UUID, name, file here, or LAYER=FILE"),
     FLAG("--no-stream", CLI_FALSE, "stream", "do not copy in the background"),
     FLAG("--no-copy-on-read", CLI_FALSE, "copy-on-read", "do not keep what is read"),
     OPT("--speed", "BYTES/s", CLI_SIZE, "speed", "limit of the background copy"),

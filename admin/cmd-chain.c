@@ -266,23 +266,22 @@ static const struct cmd_arg pull_args[] = {
     {.name = NULL},
 };
 
+/* NULL: as fits what it is pulled into. */
 static const char *format_of(const json_t *args)
 {
-    const char *format = arg_string(args, "format");
-
-    return format ? format : "qcow2";
+    return arg_string(args, "format");
 }
 
 static int check_pull(const json_t *args, struct error *err)
 {
     const char *secret = arg_string(args, "source-secret-file");
 
-    if (check_account_args(args, err) || check_absolute("directory", arg_string(args, "into"), err))
+    if (check_account_args(args, err) || check_absolute("directory or device", arg_string(args, "into"), err))
         return -err->errnum;
     if (arg_bool(args, "keep-layers", false))
         return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
                                "'keep-layers' is not supported by this version yet");
-    if (json_object_get(args, "base") && !strcmp(format_of(args), "raw"))
+    if (json_object_get(args, "base") && format_of(args) && !strcmp(format_of(args), "raw"))
         return error_set(err, EINVAL, "a raw image can't name a base: pull with --base as qcow2");
     return secret ? check_absolute("source secret file", secret, err) : 0;
 }

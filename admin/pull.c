@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "admin/accounts.h"
 #include "admin/holds.h"
@@ -19,16 +18,11 @@
 #include "admin/secret.h"
 #include "admin/settings.h"
 #include "discovery/chain-reader.h"
-#include "lun-backends/cowmap.h"
-#include "lun-backends/file.h"
-#include "lun-backends/formats.h"
-#include "lun-backends/qcow2.h"
 #include "lun-backends/remote.h"
 #include "util/log.h"
 #include "util/workers.h"
 
-#define OVERLAY_CLUSTER_BYTES (128u << 10) /* subclusters of 4 KiB */
-#define URL_MAX               640
+#define URL_MAX 640
 
 /* ---- the source -------------------------------------------------------------------------- */
 
@@ -209,159 +203,6 @@ static int co_reconnect_source(struct chain *c, struct error *err)
     return ret;
 }
 
-/* ---- the overlay ------------------------------------------------------------------------ */
-
-struct real_dir {
-    const char *dir;
-    char out[PATH_MAX];
-};
-
-static int resolve_dir(void *arg)
-{
-    struct real_dir *r = arg;
-
-    if (!realpath(r->dir, r->out))
-        return -errno;
-    return 0;
-}
-
-static int fsync_dir(void *arg)
-{
-    return path_fsync_dir(arg);
-}
-
-static int unlink_file(void *arg)
-{
-    return unlink(arg) ? -errno : 0;
-}
-
-/* What is kept in the state is JSON. */
-static bool is_utf8(const char *text)
-{
-    json_t *j = json_string(text);
-    bool ok = j != NULL;
-
-    json_decref(j);
-    return ok;
-}
-
-static bool is_raw(const struct chain_record *rec)
-{
-    return !strcmp(rec->format, "raw");
-}
-
-static int co_overlay_path(struct chain_record *rec, const struct pull_opts *opts,
-                           char out_dir[PATH_MAX], struct error *err)
-{
-    const char *dir = opts->into_dir, *format = opts->format;
-    struct real_dir *r = malloc(sizeof(*r));
-    char path[PATH_MAX];
-    int ret;
-
-    if (!r)
-        return error_set(err, ENOMEM, "out of memory");
-    r->dir = dir;
-    ret = co_work(resolve_dir, r);
-    if (ret)
-        error_set(err, -ret, "directory %s: %s", dir, strerror(-ret));
-    else if (snprintf(path, sizeof(path), "%s/%s.%s", r->out, rec->name, format) >=
-             (int)sizeof(path))
-        ret = error_set(err, ENAMETOOLONG, "directory %s: the name is too long", dir);
-    else if (!is_utf8(path))
-        ret = error_set(err, EILSEQ, "directory %s: its real name is no UTF-8", dir);
-    else if (record_set(&rec->path, path) || record_set(&rec->format, format) ||
-             string_list_add(&rec->layer_formats, format))
-        ret = error_set(err, ENOMEM, "out of memory");
-    if (!ret)
-        strcpy(out_dir, r->out);
-    free(r);
-    return ret;
-}
-
-static void co_remove_overlay(const char *format, char *path)
-{
-    if (!strcmp(format, "raw"))
-        co_cowmap_remove(path);
-    else
-        co_work(unlink_file, path);
-}
-
-static int co_write_qcow2(struct chain *c, struct error *err)
-{
-    struct qcow2_create_opts qo = {
-        .size_bytes = c->remote->size_bytes,
-        .cluster_bytes = OVERLAY_CLUSTER_BYTES,
-        .extended_l2 = true,
-        .backing = c->rec->source_url,
-        .backing_fmt = "raw",
-    };
-    struct file_opts fo = {.writable = true, .create = true};
-    struct blk_node *file;
-    int ret;
-
-    ret = co_file_open(c->rec->path, &fo, &file, err);
-    if (ret == -EEXIST)
-        return error_set(err, EEXIST,
-                         "%s exists already: remove it, or choose another directory or name",
-                         c->rec->path);
-    if (ret)
-        return ret;
-    ret = co_qcow2_create(file, &qo, err);
-    co_blk_node_unref(file);
-    if (ret)
-        co_work(unlink_file, c->rec->path);
-    return ret;
-}
-
-static int co_write_overlay(struct chain *c, struct error *err)
-{
-    if (is_raw(c->rec))
-        return co_cowmap_create(c->rec->path, c->remote->size_bytes, 0, c->rec->source_url, err);
-    return co_write_qcow2(c, err);
-}
-
-static int co_open_qcow2(struct chain *c, struct blk_node **node, struct error *err)
-{
-    struct qcow2_open_opts qo = {.writable = true, .fix_leaks = c->fix_leaks};
-    struct file_opts fo = {.writable = true};
-    struct blk_node *file;
-    int ret;
-
-    ret = co_file_open(c->rec->path, &fo, &file, err);
-    if (ret)
-        return ret;
-    ret = co_qcow2_open_opts(file, &qo, node, err);
-    co_blk_node_unref(file);
-    return ret;
-}
-
-static int co_open_overlay(struct chain *c, struct error *err)
-{
-    struct blk_node *node;
-    struct uuid uuid;
-    int ret =
-        is_raw(c->rec) ? co_cowmap_open(c->rec->path, &node, err) : co_open_qcow2(c, &node, err);
-
-    if (ret)
-        return ret;
-    uuid_make(&uuid); /* writable: its content has no lasting name */
-    ret = chain_add_layer(c, node, c->rec->path, c->rec->format, true, &uuid, err);
-    co_blk_node_unref(node);
-    return ret ? ret : chain_match_layers(c, err);
-}
-
-/* NULL: it stands alone. */
-static const char *overlay_backing(const struct chain *c)
-{
-    const struct blk_node *node = chain_top(c)->node;
-    struct qcow2_info info;
-
-    if (is_raw(c->rec))
-        return cowmap_backing(node);
-    qcow2_get_info(node, &info);
-    return info.backing;
-}
-
 /* ---- after a restart ---------------------------------------------------------------------- */
 
 /* The overlay came to stand alone, or on its base, just before the end. */
@@ -381,11 +222,11 @@ int co_chain_open_pull(struct chain *c, struct error *err)
 
     if (!rec->source_url) /* all is here: an image and what lies below it, as any other */
         return co_chain_open_export(c, err);
-    ret = co_open_overlay(c, err);
+    ret = co_pull_overlay_open(c, err);
     if (ret)
         return ret;
     chain_settings_adopt(c);
-    backing = overlay_backing(c);
+    backing = pull_overlay_backing(c);
     if (!backing || (rec->base_path && !strcmp(backing, rec->base_path))) {
         co_chain_close_down(c);
         return co_open_complete(c, err);
@@ -436,19 +277,24 @@ static int co_save_and_serve(struct chain *c, const struct pull_opts *opts, stru
     return ret;
 }
 
+static int fsync_dir(void *arg)
+{
+    return path_fsync_dir(arg);
+}
+
 static int co_build(struct chain *c, const struct pull_opts *opts, bool *created, struct error *err)
 {
     char dir[PATH_MAX];
     int ret;
 
-    if (co_overlay_path(c->rec, opts, dir, err) || co_connect_source(c, opts, dir, err) ||
-        co_pull_open_base(c, err) || co_pull_check_base(c, err) || co_write_overlay(c, err))
+    if (co_pull_overlay_path(c, opts, dir, err) || co_connect_source(c, opts, dir, err) ||
+        co_pull_open_base(c, err) || co_pull_check_base(c, err) || co_pull_overlay_write(c, err))
         return -err->errnum;
     *created = true;
     ret = co_work(fsync_dir, dir);
     if (ret)
         return error_set(err, -ret, "directory %s: %s", dir, strerror(-ret));
-    if (co_open_overlay(c, err) || pull_join(c, err))
+    if (co_pull_overlay_open(c, err) || pull_join(c, err))
         return -err->errnum;
     return co_save_and_serve(c, opts, err);
 }
@@ -507,7 +353,7 @@ int co_pull_set_base(struct chain *c, const char *text, struct error *err)
     if (rec->base_path)
         return error_set(err, EINVAL, "chain '%s' is to keep %s below it", rec->name,
                          rec->base_path);
-    if (is_raw(rec))
+    if (pull_is_raw(rec))
         return error_set(err, EINVAL, "chain '%s' is a raw image, which can't name a base",
                          rec->name);
     ret = co_choose_again(c, text, err);
@@ -550,14 +396,11 @@ struct chain *co_pull(struct daemon *d, struct chain_record *rec, const struct p
     rec->stream = opts->start_stream;
     if (co_chain_first_account(c, opts->user, opts->secret_file, err) ||
         co_build(c, opts, &created, err)) {
-        char *path = created ? strdup(rec->path) : NULL;
-
         co_accounts_forget(d->accounts, rec->name, &stream_err);
         co_chain_discard(c);
+        if (created)
+            co_pull_overlay_remove(rec);
         chain_release(c);
-        if (path)
-            co_remove_overlay(opts->format, path);
-        free(path);
         return NULL;
     }
     log_notice("chain %s: pulled from %s into %s, served as %s", rec->name, rec->source_url,

@@ -8,9 +8,9 @@
 #include "discovery/chain-reader.h"
 
 struct pull_opts {
-    const char *url, *into_dir;
+    const char *url, *into_dir; /* or a block device */
     const char *user, *secret_file; /* what initiators log in with; NULL: nothing */
-    const char *format; /* of the local copy: "qcow2" or "raw" */
+    const char *format; /* of the local copy: "qcow2" or "raw"; NULL: as fits into_dir */
     const char *base; /* a layer to keep, as the user named it; NULL: none */
     bool quiesced; /* the user vouches that nobody writes to the source */
     bool start_stream;
@@ -24,6 +24,20 @@ struct pull_opts {
  */
 struct chain *co_pull(struct daemon *d, struct chain_record *rec, const struct pull_opts *opts,
                       struct error *err);
+
+/* ---- pull-overlay.c -------------------------------------------------------------------------
+ * Coroutines; the overlay is the one that the record names.
+ */
+bool pull_is_raw(const struct chain_record *rec);
+/* Into the record: where, and which format. @out_dir (PATH_MAX): the directory to be synced when
+ * the overlay is there. */
+int co_pull_overlay_path(struct chain *c, const struct pull_opts *opts, char *out_dir,
+                         struct error *err);
+int co_pull_overlay_write(struct chain *c, struct error *err);
+void co_pull_overlay_remove(struct chain_record *rec);
+int co_pull_overlay_open(struct chain *c, struct error *err);
+/* Of the open overlay; NULL: it stands alone. */
+const char *pull_overlay_backing(const struct chain *c);
 
 /* ---- pull-base.c --------------------------------------------------------------------------- */
 /*

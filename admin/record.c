@@ -58,6 +58,7 @@ static const struct field fields[] = {
     OPTIONAL("commit-base", F_STRING, commit_base),
     OPTIONAL("commit-top", F_STRING, commit_top),
     OPTIONAL("unclean", F_BOOL, unclean),
+    OPTIONAL("map-path", F_STRING, map_path),
     OPTIONAL("source-url", F_STRING, source_url),
     OPTIONAL("source-user", F_STRING, source_user),
     OPTIONAL("source-secret-file", F_STRING, source_secret_file),

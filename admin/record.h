@@ -61,6 +61,7 @@ struct chain_record {
     bool unclean; /* its top is open for writing, or was when the daemon was killed */
 
     /* ---- a pull, until its source is dropped (source_url NULL then) ---- */
+    char *map_path;    /* of a block device's blocks, kept in the state directory; NULL: none */
     char *source_url;  /* with the LUN; neither user nor secret */
     char *source_user; /* CHAP */
     char *source_secret_file;

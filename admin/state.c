@@ -93,7 +93,7 @@ void state_file_uuid(struct state *s, const char *path, const struct file_identi
 {
     const struct file_record *f = find_file(s, id);
 
-    if (f && same_identity(&f->id, id))
+    if (f && !id->is_device && same_identity(&f->id, id))
         *uuid = f->uuid;
     else
         uuid_make(uuid);
@@ -165,7 +165,11 @@ static int load_file(struct state *s, json_t *j, struct error *err)
     if (!f)
         return error_set(err, ENOMEM, "out of memory");
     f->uuid = uuid;
-    f->id = (struct file_identity){(uint64_t)dev, (uint64_t)inode, (uint64_t)size, mtime, ctime};
+    f->id = (struct file_identity){.dev = (uint64_t)dev,
+                                   .inode = (uint64_t)inode,
+                                   .size_bytes = (uint64_t)size,
+                                   .mtime_ns = mtime,
+                                   .ctime_ns = ctime};
     return 0;
 }
 

@@ -101,6 +101,7 @@ static int co_drop_source(struct chain *c, struct error *err)
     record_forget_source(rec);
     co_take_base(c);
     co_save_or_log(c->d);
+    co_pull_tidy(rec);
     c->stream = NULL;
     chain_update_pages(c, true);
     log_notice("chain %s: all data is local, the source is dropped", rec->name);

@@ -151,6 +151,7 @@ bool chain_node_identity(const struct blk_node *layer, struct file_identity *id)
     if (layer->data.child) {
         file_node_identity(layer->data.child, &data);
         mix_identity(id, &data);
+        id->is_device = id->is_device || data.is_device;
     }
     return true;
 }

@@ -43,6 +43,7 @@ struct cowmap_change {
 struct cowmap {
     struct blk_node node;
     struct blk_node *map_file; /* NULL: complete, node.file is all there is */
+    char *map_path;            /* of a block device's map; NULL: beside the image */
     char *path;                /* the image's name when it is complete */
     struct cowmap_header *header;
     uint64_t nr_blocks, nr_pages;

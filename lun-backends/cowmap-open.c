@@ -9,6 +9,7 @@
 #define LOG_AREA "cowmap"
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
@@ -28,10 +29,27 @@
 
 /* Too large for a coroutine's stack. */
 struct names {
-    char path[PATH_MAX], partial[PATH_MAX], map[PATH_MAX], dir[PATH_MAX];
+    bool device;
+    char path[PATH_MAX], partial[PATH_MAX], map[PATH_MAX], done[PATH_MAX], dir[PATH_MAX];
 };
 
-static struct names *names_new(const char *path, struct error *err)
+/* A device has its final name from the start. */
+static bool name_all(struct names *n, const char *path, const char *map)
+{
+    n->device = map != NULL;
+    if (snprintf(n->partial, PATH_MAX, "%s%s", path, map ? "" : COWMAP_PARTIAL_SUFFIX) >=
+            PATH_MAX ||
+        snprintf(n->map, PATH_MAX, "%s%s", map ? map : path, map ? "" : COWMAP_MAP_SUFFIX) >=
+            PATH_MAX ||
+        snprintf(n->done, PATH_MAX, "%s%s", n->map, COWMAP_DONE_SUFFIX) >= PATH_MAX)
+        return false;
+    strcpy(n->path, path);
+    strcpy(n->dir, map ? map : path);
+    dirname(n->dir);
+    return true;
+}
+
+static struct names *names_new(const char *path, const char *map, struct error *err)
 {
     struct names *n = malloc(sizeof(*n));
 
@@ -39,15 +57,11 @@ static struct names *names_new(const char *path, struct error *err)
         error_set(err, ENOMEM, "'%s': out of memory", path);
         return NULL;
     }
-    if (snprintf(n->partial, PATH_MAX, "%s%s", path, COWMAP_PARTIAL_SUFFIX) >= PATH_MAX ||
-        snprintf(n->map, PATH_MAX, "%s%s", path, COWMAP_MAP_SUFFIX) >= PATH_MAX) {
+    if (!name_all(n, path, map)) {
         error_set(err, ENAMETOOLONG, "'%.200s...': the name is too long", path);
         free(n);
         return NULL;
     }
-    strcpy(n->path, path);
-    strcpy(n->dir, path);
-    dirname(n->dir);
     return n;
 }
 
@@ -73,7 +87,8 @@ static int unlink_all(void *arg)
     struct names *n = arg;
 
     unlink(n->map);
-    unlink(n->partial);
+    if (!n->device)
+        unlink(n->partial);
     return 0;
 }
 
@@ -84,6 +99,9 @@ static int look(void *arg)
     struct names *n = arg;
     struct stat partial, complete;
 
+    if (n->device)
+        return HAVE_PARTIAL | (access(n->map, F_OK) ? 0 : HAVE_MAP) |
+               (access(n->done, F_OK) ? 0 : HAVE_COMPLETE);
     /* Killed between the two halves of take_name(). */
     if (!stat(n->partial, &partial) && !stat(n->path, &complete) &&
         partial.st_dev == complete.st_dev && partial.st_ino == complete.st_ino)
@@ -96,6 +114,8 @@ static int drop_map(void *arg)
 {
     struct names *n = arg;
 
+    if (n->device) /* it was renamed, and goes with co_cowmap_tidy() */
+        return 0;
     return unlink(n->map) && errno != ENOENT ? -errno : sync_dir(n->dir);
 }
 
@@ -104,7 +124,11 @@ static int drop_map(void *arg)
 static int take_name(void *arg)
 {
     struct names *n = arg;
-    int ret = renameat2(AT_FDCWD, n->partial, AT_FDCWD, n->path, RENAME_NOREPLACE) ? -errno : 0;
+    int ret;
+
+    if (n->device)
+        return rename(n->map, n->done) ? -errno : sync_dir(n->dir);
+    ret = renameat2(AT_FDCWD, n->partial, AT_FDCWD, n->path, RENAME_NOREPLACE) ? -errno : 0;
 
     if (ret == -EINVAL || ret == -ENOSYS)
         ret = link(n->partial, n->path) || unlink(n->partial) ? -errno : 0;
@@ -124,6 +148,27 @@ static int co_new_file(const char *path, uint64_t size_bytes, struct blk_node **
     return ret;
 }
 
+/* Its content is of no use, but nothing is written yet. */
+static int co_take_device(const char *path, uint64_t size_bytes, struct blk_node **file,
+                          struct error *err)
+{
+    struct file_opts fo = {.writable = true};
+    struct file_identity id;
+    int ret = co_file_open(path, &fo, file, err);
+
+    if (ret)
+        return ret;
+    file_node_identity(*file, &id);
+    if (!id.is_device)
+        return error_set(err, ENOTBLK, "'%s' is not a block device", path);
+    if ((*file)->size_bytes != size_bytes)
+        return error_set(err, EINVAL,
+                         "'%s' has %" PRIu64 " bytes, the disk has %" PRIu64
+                         ": the device must be exactly as large",
+                         path, (*file)->size_bytes, size_bytes);
+    return 0;
+}
+
 static int co_write_map(struct blk_node *map, const struct cowmap_header *h, struct error *err)
 {
     uint8_t *buf = aligned_alloc(4096, COWMAP_HEADER_BYTES);
@@ -141,7 +186,8 @@ static int co_make(struct names *n, const struct cowmap_header *h, struct error 
 {
     struct blk_node *data = NULL, *map = NULL;
     uint64_t map_bytes = COWMAP_HEADER_BYTES + cowmap_nr_pages(h) * COWMAP_PAGE_BYTES;
-    int ret = co_new_file(n->partial, h->size_bytes, &data, err);
+    int ret = n->device ? co_take_device(n->path, h->size_bytes, &data, err)
+                        : co_new_file(n->partial, h->size_bytes, &data, err);
     bool mine = ret != -EEXIST;
 
     if (!ret) {
@@ -178,10 +224,10 @@ static int fill_header(struct cowmap_header *h, const char *path, uint64_t size_
     return 0;
 }
 
-int co_cowmap_create(const char *path, uint64_t size_bytes, uint32_t block_bytes,
+int co_cowmap_create(const char *path, const char *map, uint64_t size_bytes, uint32_t block_bytes,
                      const char *backing, struct error *err)
 {
-    struct names *n = names_new(path, err);
+    struct names *n = names_new(path, map, err);
     struct cowmap_header *h = calloc(1, sizeof(*h));
     int ret;
 
@@ -192,9 +238,14 @@ int co_cowmap_create(const char *path, uint64_t size_bytes, uint32_t block_bytes
     }
     ret = fill_header(h, path, size_bytes, block_bytes, backing, err);
     if (!ret) {
-        int have = co_work(look, n);
+        int have = co_work(look, n) & (n->device ? HAVE_MAP | HAVE_COMPLETE : ~0);
 
-        if (have)
+        if (have && n->device)
+            ret = error_set(err, EEXIST,
+                            "%s exists already, of an earlier pull into a device: remove it if "
+                            "that is not needed any more, or choose another name",
+                            have & HAVE_MAP ? n->map : n->done);
+        else if (have)
             ret = error_set(err, EEXIST,
                             "%s exists already: remove it, or choose another directory or name",
                             have & HAVE_COMPLETE  ? n->path
@@ -208,10 +259,24 @@ int co_cowmap_create(const char *path, uint64_t size_bytes, uint32_t block_bytes
     return ret;
 }
 
-void co_cowmap_remove(const char *path)
+static int unlink_file(void *arg)
+{
+    return unlink(arg) ? -errno : 0;
+}
+
+void co_cowmap_tidy(const char *map)
+{
+    char *done = malloc(PATH_MAX);
+
+    if (done && snprintf(done, PATH_MAX, "%s%s", map, COWMAP_DONE_SUFFIX) < PATH_MAX)
+        co_work(unlink_file, done);
+    free(done);
+}
+
+void co_cowmap_remove(const char *path, const char *map)
 {
     struct error ignored = ERROR_INIT;
-    struct names *n = names_new(path, &ignored);
+    struct names *n = names_new(path, map, &ignored);
 
     if (n)
         co_work(unlink_all, n);
@@ -279,8 +344,9 @@ static int co_open_partial(struct names *n, struct blk_node **node, struct error
     co_mutex_init(&cm->flush_lock);
     list_init(&cm->changes);
     cm->path = strdup(n->path);
+    cm->map_path = n->device ? strdup(n->map) : NULL;
     cm->node.filename = strdup(n->partial);
-    if (cm->path && cm->node.filename)
+    if (cm->path && cm->node.filename && (cm->map_path || !n->device))
         ret = co_file_open(n->map, &fo, &cm->map_file, err);
     else
         ret = error_set(err, ENOMEM, "opening '%s': out of memory", n->path);
@@ -316,9 +382,9 @@ static int co_open_complete(struct names *n, struct blk_node **node, struct erro
     return ret;
 }
 
-int co_cowmap_open(const char *path, struct blk_node **node, struct error *err)
+int co_cowmap_open(const char *path, const char *map, struct blk_node **node, struct error *err)
 {
-    struct names *n = names_new(path, err);
+    struct names *n = names_new(path, map, err);
     int have, ret;
 
     if (!n)
@@ -402,7 +468,7 @@ int co_cowmap_change_backing(struct blk_node *node, const char *name, const char
                                "a raw image can't name a backing file");
     if (!cm->map_file)
         return 0;
-    n = names_new(cm->path, err);
+    n = names_new(cm->path, cm->map_path, err);
     if (!n)
         return -err->errnum;
     ret = co_clear_undecided(cm);
@@ -433,4 +499,5 @@ void co_cowmap_close(struct blk_node *node)
     free(cm->dirty);
     free(cm->header);
     free(cm->path);
+    free(cm->map_path);
 }

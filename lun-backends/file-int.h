@@ -32,7 +32,8 @@ struct file_status {
 struct file_node {
     struct blk_node node;
     int fd;
-    int tail_fd; /* page cache, for a partial last block of an O_DIRECT file; -1: none */
+    int claim_fd; /* O_EXCL on a block device that is written: the kernel mounts it nowhere; -1 */
+    int tail_fd;  /* page cache, for a partial last block of an O_DIRECT file; -1: none */
     unsigned aio_slot; /* fd's, of the engine */
     enum file_cache cache;
     bool direct, is_blkdev;

@@ -136,8 +136,24 @@ static int learn_kind(struct open_job *j)
         .size_bytes = f->real_end,
         .mtime_ns = timespec_ns(&st.st_mtim),
         .ctime_ns = timespec_ns(&st.st_ctim),
+        .is_device = f->is_blkdev,
     };
     return 0;
+}
+
+/* Writing below a mounted file system would destroy it; two claims never go together. */
+static int claim_device(const struct open_job *j)
+{
+    char self[64];
+
+    if (!j->f->is_blkdev || !j->opts->writable || j->opts->no_lock)
+        return 0;
+    snprintf(self, sizeof(self), "/proc/self/fd/%d", j->f->fd);
+    j->f->claim_fd = open(self, O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK);
+    if (j->f->claim_fd < 0 && errno == EBUSY)
+        return error_set_class(j->err, ERR_DEVICE_IN_USE, EBUSY,
+                               "'%s' is in use: it is mounted, or part of another device", j->path);
+    return j->f->claim_fd < 0 ? fail(j, "claiming") : 0;
 }
 
 /* Older kernels don't tell: the first alignment with which a read works. */
@@ -179,6 +195,13 @@ static bool ask_alignment(struct file_node *f)
 static int learn_alignment(struct open_job *j)
 {
     struct file_node *f = j->f;
+    int sector;
+
+    /* Loop devices can be that: nothing writes the rest of a sector. */
+    if (f->is_blkdev && !ioctl(f->fd, BLKSSZGET, &sector) && sector > 0 &&
+        f->real_end % (unsigned)sector)
+        return error_set(j->err, EINVAL, "'%s' has %llu bytes, no whole number of its sectors (%d)",
+                         j->path, (unsigned long long)f->real_end, sector);
 
     if (f->direct && !ask_alignment(f)) {
         j->refused_direct = true;
@@ -235,6 +258,8 @@ static int open_on_helper(void *arg)
     if (!ret)
         ret = learn_kind(j);
     if (!ret)
+        ret = claim_device(j);
+    if (!ret)
         ret = learn_alignment(j);
     if (!ret && j->for_engine)
         j->engine_fd = open_for_engine(j->f);
@@ -258,7 +283,7 @@ int co_file_open(const char *path, const struct file_opts *opts, struct blk_node
 
     if (!n)
         return error_set(err, ENOMEM, "opening '%s': out of memory", path);
-    f->fd = f->tail_fd = -1;
+    f->fd = f->tail_fd = f->claim_fd = -1;
     f->cache = opts->cache;
     list_init(&f->changes);
     list_init(&f->grow_waiters);
@@ -301,6 +326,8 @@ static int reopen_on_helper(void *arg)
     j->path = r->old->node.filename;
     if (!ret)
         ret = learn_kind(j);
+    if (!ret && r->old->claim_fd < 0)
+        ret = claim_device(j);
     if (!ret)
         ret = learn_alignment(j);
     if (!ret)
@@ -323,7 +350,7 @@ static int co_file_reopen(struct blk_node *node, bool writable, struct error *er
     if (!r)
         return error_set(err, ENOMEM, "opening '%s': out of memory", node->filename);
     fresh = &r->fresh;
-    fresh->fd = fresh->tail_fd = -1;
+    fresh->fd = fresh->tail_fd = fresh->claim_fd = -1;
     r->old = f;
     r->opts.writable = writable;
     r->opts.cache = f->cache;
@@ -342,6 +369,12 @@ static int co_file_reopen(struct blk_node *node, bool writable, struct error *er
         f->tail_fd = fresh->tail_fd;
         fresh->fd = fd;
         fresh->tail_fd = tail_fd;
+        if (!writable || f->claim_fd < 0) { /* a claim that goes on being needed stays */
+            int claim_fd = f->claim_fd;
+
+            f->claim_fd = fresh->claim_fd;
+            fresh->claim_fd = claim_fd;
+        }
         aio_del_file(f->aio_slot);
         f->aio_slot = 0;
         take_engine_fd(f, r->open.engine_fd);
@@ -368,6 +401,8 @@ static int close_on_helper(void *arg)
 
     if (f->tail_fd >= 0)
         close(f->tail_fd);
+    if (f->claim_fd >= 0)
+        close(f->claim_fd);
     return f->fd >= 0 && close(f->fd) ? -errno : 0;
 }
 

@@ -34,6 +34,7 @@ struct file_opts {
 struct file_identity {
     uint64_t dev, inode, size_bytes;
     int64_t mtime_ns, ctime_ns;
+    bool is_device; /* a block device: writes leave no trace in any of these */
 };
 
 /*

@@ -7,6 +7,7 @@ CTEST_LIBS = libctest.a $(GTEST_LIBS) -lstdc++ -lm
 if HAVE_GTEST
 UNIT_TESTS += \
 	tests/unit/test-access \
+	tests/unit/test-block-device \
 	tests/unit/test-block \
 	tests/unit/test-chain-name \
 	tests/unit/test-chain-reader \
@@ -61,6 +62,9 @@ endif
 
 tests_unit_test_access_SOURCES = tests/unit/test-access.c
 tests_unit_test_access_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+tests_unit_test_block_device_SOURCES = tests/unit/test-block-device.c
+tests_unit_test_block_device_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_block_SOURCES = tests/unit/test-block.c
 tests_unit_test_block_LDADD = $(CTEST_LIBS) $(LUN_LIBS)

@@ -33,12 +33,12 @@ static void __attribute__((constructor)) start(void)
 
 static void co_create(void *arg)
 {
-    *(int *)arg = co_cowmap_create(path, DISK, 0, "iscsi://host/name/1", &err);
+    *(int *)arg = co_cowmap_create(path, NULL, DISK, 0, "iscsi://host/name/1", &err);
 }
 
 static void co_open(void *arg)
 {
-    *(int *)arg = co_cowmap_open(path, &top, &err);
+    *(int *)arg = co_cowmap_open(path, NULL, &top, &err);
 }
 
 static void co_complete(void *arg)

@@ -163,7 +163,7 @@ TEST(record, names)
 
 TEST(state, survives_a_restart)
 {
-    struct file_identity id = {1, 2, 3, 4, 5};
+    struct file_identity id = {1, 2, 3, 4, 5, false};
     struct error err = ERROR_INIT;
     struct uuid before, after;
     struct chain_record *rec;
@@ -194,7 +194,7 @@ TEST(state, survives_a_restart)
 
 TEST(state, a_file_that_changed_gets_a_new_uuid)
 {
-    struct file_identity id = {1, 2, 3, 4, 5};
+    struct file_identity id = {1, 2, 3, 4, 5, false};
     struct error err = ERROR_INIT;
     struct uuid first, again, changed, other_name;
     struct state *s;
@@ -212,6 +212,21 @@ TEST(state, a_file_that_changed_gets_a_new_uuid)
     id.ctime_ns--; /* what it was once does not count */
     state_file_uuid(s, "/a", &id, &again);
     CHECK(!uuid_equal(&first, &again));
+    state_close(s);
+}
+
+TEST(state, a_device_is_never_known_again)
+{
+    struct file_identity id = {.dev = 1, .inode = 2, .is_device = true};
+    struct error err = ERROR_INIT;
+    struct uuid a, b;
+    struct state *s;
+
+    fresh_dir("device");
+    REQUIRE(!state_open(dir, &s, &err));
+    state_file_uuid(s, "/dev/x", &id, &a);
+    state_file_uuid(s, "/dev/x", &id, &b);
+    CHECK(!uuid_equal(&a, &b));
     state_close(s);
 }
 
