@@ -87,7 +87,7 @@ static int device_path(const struct chain *c, const struct pull_opts *opts,
     return record_set(&c->rec->map_path, map) ? error_set(err, ENOMEM, "out of memory") : 0;
 }
 
-int co_pull_overlay_path(struct chain *c, const struct pull_opts *opts, char out_dir[PATH_MAX],
+int co_pull_overlay_path(struct chain *c, const struct pull_opts *opts, char *out_dir,
                          struct error *err)
 {
     struct real_dir *r = calloc(1, sizeof(*r));

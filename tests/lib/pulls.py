@@ -95,7 +95,7 @@ class Pull:
             try:
                 self.dst.execute("block-job-set-speed", device=jobs[0]["device"], speed=speed)
             except QmpError as e:
-                if e.cls != "DeviceNotActive":  # it ended just now
+                if e.cls != "DeviceNotActive" and "'pending'" not in e.desc:  # it ended just now
                     raise
 
     def wait_done(self, seconds=120):

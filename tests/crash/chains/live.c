@@ -158,7 +158,7 @@ int co_live_make(struct live *l, struct error *err)
     }
     if (!ret && l->raw) {
         in_dir(path, RAW_NAME);
-        ret = co_cowmap_create(path, size, 4096 << rnd_below(&l->w.rnd, 3), below, err);
+        ret = co_cowmap_create(path, NULL, size, 4096 << rnd_below(&l->w.rnd, 3), below, err);
         strcpy(below, RAW_NAME);
     }
     save_top(l, below);
@@ -196,7 +196,7 @@ static int co_open_raw(struct live *l, struct error *err)
     int ret;
 
     in_dir(path, RAW_NAME);
-    ret = co_cowmap_open(path, &node, err);
+    ret = co_cowmap_open(path, NULL, &node, err);
     if (ret)
         return ret;
     below = cowmap_backing(node);
