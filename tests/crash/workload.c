@@ -170,6 +170,8 @@ static void do_atomic(struct worker *k)
     uint32_t version, op;
     bool fua = rnd_one_in(&w->rnd, 8);
 
+    if (w->chain || !unit)
+        return; /* the top, and so the unit, changes */
     k->sector -= k->sector % unit;
     k->sectors = unit;
     w->busy[k->id].end = 0;
@@ -179,8 +181,10 @@ static void do_atomic(struct worker *k)
     w->busy[k->id].end = from + cluster;
     version = w->ver.next++;
     version_fill(k->buf, version, k->sector, k->sectors);
-    if (co_ask(w, BLK_WRITE, k->sector, k->sectors, k->buf, BLK_ATOMIC | (fua ? BLK_FUA : 0)))
+    if (co_ask(w, BLK_WRITE, k->sector, k->sectors, k->buf, BLK_ATOMIC | (fua ? BLK_FUA : 0))) {
+        settle_failed(k, version, start);
         return;
+    }
     op = note_change(k, version, start, fua);
     versions_add_atomic(&w->ver, op, k->sector, k->sectors);
 }
