@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "target/conn.h"
+#include "target/session.h"
 #include "target/target.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/unit/mem-node.h"
