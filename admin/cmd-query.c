@@ -58,6 +58,7 @@ static json_t *run_query_sessions(struct daemon *d, const json_t *args, struct e
 
 static const struct cmd_arg session_args[] = {
     {.name = "id", .type = ARG_SIZE},
+    {.name = "logout", .type = ARG_BOOL, .optional = true},
     {.name = NULL},
 };
 
@@ -66,7 +67,7 @@ static json_t *run_session_close(struct daemon *d, const json_t *args, struct er
     uint64_t id = arg_size(args, "id", 0);
 
     (void)d;
-    if (!session_close(id, err))
+    if (!session_close(id, arg_bool(args, "logout", false), err))
         return json_object();
     error_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT, "no session has the id %" PRIu64, id);
     return NULL;

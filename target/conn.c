@@ -89,6 +89,10 @@ static void check_full(struct conn *c, uint64_t now)
     task_tick(c->session, now);
     if (c->state != CONN_FULL)
         return;
+    if (c->logout_by_ns && now > c->logout_by_ns) {
+        conn_dismiss(c, "it was asked to log out and did not");
+        return;
+    }
     if (now - c->rx.last_ns > CONN_PING_NS && now - c->tx.pinged_ns > CONN_PING_NS &&
         list_empty(&c->tx.ops)) {
         c->tx.pinged_ns = now;
@@ -223,7 +227,8 @@ void conn_end(struct conn *c)
     loop_defer(&c->tx_defer, LOOP_END);
 }
 
-#define ASYNC_DROP_SESSION 3 /* RFC 7143 11.9.1: all connections of the session are dropped */
+/* RFC 7143 11.9.1 */
+enum async_event { ASYNC_ASK_LOGOUT = 1, ASYNC_DROP_SESSION = 3 };
 
 void conn_dismiss(struct conn *c, const char *why)
 {
@@ -240,6 +245,21 @@ void conn_dismiss(struct conn *c, const char *why)
         return;
     c->dismissed_ns = now_ns();
     conn_end(c);
+}
+
+/* What is under way, and what comes until it logs out, is served. */
+void conn_ask_logout(struct conn *c, const char *why)
+{
+    uint8_t bhs[PDU_BHS_BYTES];
+
+    if (c->state != CONN_FULL) {
+        conn_close(c, why);
+        return;
+    }
+    log_notice("%s: initiator asked to log out: %s", c->peer, why);
+    pdu_async(bhs, ASYNC_ASK_LOGOUT, 0, 0, CONN_LOGOUT_S);
+    if (conn_send_pdu(c, bhs, NULL, 0, true) && !c->logout_by_ns)
+        c->logout_by_ns = now_ns() + CONN_LOGOUT_S * UINT64_C(1000000000);
 }
 
 /* Memory of closed connections goes later, so only links of others can change under us. */

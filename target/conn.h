@@ -29,6 +29,7 @@ struct task;
 #define CONN_LOGIN_LIMIT_NS 15000000000ull
 #define CONN_STUCK_NS       60000000000ull /* without progress: closed */
 #define CONN_PING_NS        15000000000ull
+#define CONN_LOGOUT_S       5             /* to log out when asked to */
 #define CONN_DISMISS_NS     1000000000ull /* to read that it is sent away */
 
 /*
@@ -76,6 +77,7 @@ struct conn {
     uint16_t portal_group;
     uint64_t opened_ns;
     uint64_t dismissed_ns; /* 0: not */
+    uint64_t logout_by_ns; /* it was asked to log out until then; 0: not */
     struct ev_io readable, writable;
     struct deferred rx_defer, tx_defer, free_defer;
     struct login *login;     /* CONN_LOGIN only */
@@ -123,6 +125,8 @@ void conn_close(struct conn *c, const char *why);
 void conn_end(struct conn *c);
 /* Tells the initiator that its session is dropped, and closes when that is sent, or soon. */
 void conn_dismiss(struct conn *c, const char *why);
+/* Asks the initiator to log out; one that does not in CONN_LOGOUT_S is dismissed. */
+void conn_ask_logout(struct conn *c, const char *why);
 /* Frees the connection and its session later this turn, if it is closed and no task is left. */
 void conn_put_if_done(struct conn *c);
 /* Login is over, well or not. */

@@ -198,13 +198,16 @@ void session_for_each(bool (*fn)(const struct session_info *, void *), void *arg
     }
 }
 
-int session_close(uint64_t id, struct error *err)
+int session_close(uint64_t id, bool logout, struct error *err)
 {
     struct session *s;
 
     list_for_each_entry (s, &sessions, link) {
         if (s->id == id && is_live(s)) {
-            conn_dismiss(s->conn, "closed by the administrator");
+            if (logout)
+                conn_ask_logout(s->conn, "the administrator wants it");
+            else
+                conn_dismiss(s->conn, "closed by the administrator");
             return 0;
         }
     }

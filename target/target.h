@@ -157,8 +157,11 @@ struct session_info {
     uint64_t opened_ns; /* now_ns() time */
 };
 void session_for_each(bool (*fn)(const struct session_info *, void *), void *arg);
-/* Drops it; -ENOENT. The commands end as when the connection is lost. */
-int session_close(uint64_t id, struct error *err);
+/*
+ * Drops it, and the commands end as when the connection is lost; with @logout the initiator is asked
+ * to log out first, and has some seconds. -ENOENT.
+ */
+int session_close(uint64_t id, bool logout, struct error *err);
 /* One sink; @opened false: closed. */
 void session_set_event_sink(void (*fn)(const struct session_info *, bool opened));
 
