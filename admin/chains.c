@@ -164,6 +164,8 @@ static void co_close_nodes(struct chain *c)
     struct blk_node *filter = c->filter, *remote = c->remote, *upper = c->upper;
     struct chain_image *base = c->base;
 
+    co_keep_release(c);
+    c->nr_kept = 0;
     c->filter = c->upper = NULL;
     c->base = NULL;
     co_blk_node_unref(filter);
@@ -215,7 +217,7 @@ static void co_resume_stream(struct chain *c)
 
     if (!c->remote && c->rec->stream && c->nr_layers)
         co_chain_resume_local_stream(c);
-    if (c->remote && c->rec->stream && chain_start_stream(c, &opts, &err))
+    if (c->remote && c->rec->stream && co_chain_start_stream(c, &opts, &err))
         log_err("chain %s: the stream can't go on: %s", c->rec->name, err.msg);
 }
 

@@ -20,6 +20,8 @@
 #define DEFAULT_SOURCE_TIMEOUT_S 120
 #define TARGET_PREFIX            "iqn.2026-11.org.cowtgt:" /* where the user gives no --target */
 
+struct stream_plan_opts;
+
 struct layer {
     struct blk_node *node; /* format node; holds a reference */
     char *filename;
@@ -44,6 +46,8 @@ struct chain {
     struct chain_image *base;   /* of a pull that keeps one, until the source goes; may be NULL */
     struct blk_node *upper;     /* the source's layers above that base, between it and layers[0];
                                    NULL: there is none, or the source can't tell */
+    struct keeping *keeping;    /* a layer that is being recreated, see pull-layers.c; mostly NULL */
+    unsigned nr_kept;           /* layers of c->base that were recreated */
     struct blk_node *filter;    /* above the top: copy-on-read, a commit's watch; NULL: none */
     struct job *stream;         /* NULL: none runs */
     struct job *commit;         /* the same; never both */
@@ -157,8 +161,17 @@ int co_pull_open_base(struct chain *c, struct error *err);
 int pull_join(struct chain *c, struct error *err);
 /* The same edge again, drained: the base has come. */
 void pull_set_backing(struct chain *c);
+/* The record's wish, as far as what is kept has a place in the overlay. */
+void pull_apply_copy_on_read(struct chain *c);
 /* The layers of @image, open, become the lowest of the chain, with new LUN numbers; not shown. */
 int chain_insert_below(struct chain *c, const struct chain_image *image, struct error *err);
+
+/* ---- pull-layers.c ---------------------------------------------------------------------- */
+/* Opens what is complete and gives the first stage of the rest, and how much all of that is. 1:
+ * there is one; 0: all is complete; -errno. */
+int co_keep_begin(struct chain *c, struct stream_plan_opts *plan, struct error *err);
+/* No job works on a layer any more. */
+void co_keep_release(struct chain *c);
 
 /* ---- live-stream.c ---------------------------------------------------------------------- */
 /* After a restart: the stream between layers goes on that the record tells of. Coroutine. */
@@ -177,7 +190,7 @@ void chain_begin_stream(struct job *job, const struct stream_opts *opts,
                         void (*on_done)(struct job *job, void *opaque), void *opaque);
 /* The settings of the chain decide how its stream shares with guests; at once. */
 void chain_pace_stream(const struct chain *c);
-int chain_start_stream(struct chain *c, const struct stream_opts *opts, struct error *err);
+int co_chain_start_stream(struct chain *c, const struct stream_opts *opts, struct error *err);
 /* The stream's wish in the record follows what the user does to the job; coroutine, saves. */
 void co_chain_note_job(struct daemon *d, const struct job *job);
 /* Cancels its job if there is one, waits for its end. */

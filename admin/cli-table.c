@@ -77,7 +77,7 @@ static const struct cli_arg pull_options[] = {
     ACCESS_OPTIONS,
     OPT("--format", "F", CLI_STRING, "format",
         "format of the local copy: qcow2 or raw (default: qcow2)"),
-    FLAG("--keep-layers", CLI_TRUE, "keep-layers", "copy the layers one by one (not yet)"),
+    FLAG("--keep-layers", CLI_TRUE, "keep-layers", "recreate each of the source's layers in a file of its own"),
     OPT("--base", "LAYER", CLI_STRING, "base",
         "a layer to keep as backing: UUID, name, file here, or LAYER=FILE"),
     FLAG("--no-stream", CLI_FALSE, "stream", "do not copy in the background"),

@@ -113,7 +113,7 @@ static int co_begin_pull_stream(struct chain *c, const json_t *args, struct stre
                              "named by its layer at the source or its file here, with 'base'",
                              c->rec->name, c->rec->source_url, local_only[i]);
     }
-    if ((base && co_pull_set_base(c, base, err)) || chain_start_stream(c, opts, err))
+    if ((base && co_pull_set_base(c, base, err)) || co_chain_start_stream(c, opts, err))
         return -err->errnum;
     c->rec->stream = true;
     c->rec->stream_paused = false;

@@ -73,8 +73,8 @@ static int set_groups(struct chain_record *rec, const json_t *list, struct error
         unsigned long group = strtoul(text, &end, 10);
 
         if (*text < '0' || *text > '9' || *end || !group || group > UINT16_MAX)
-            return error_set(err, EINVAL, "'%.40s' is no portal group: use a number from 1 to 65535",
-                             text);
+            return error_set(err, EINVAL,
+                             "'%.40s' is no portal group: use a number from 1 to 65535", text);
         if (number_list_add(&rec->portal_groups, group))
             return error_set(err, ENOMEM, "out of memory");
     }
@@ -276,20 +276,20 @@ static int check_pull(const json_t *args, struct error *err)
 {
     const char *secret = arg_string(args, "source-secret-file");
 
-    if (check_account_args(args, err) || check_absolute("directory or device", arg_string(args, "into"), err))
+    if (check_account_args(args, err) ||
+        check_absolute("directory or device", arg_string(args, "into"), err))
         return -err->errnum;
-    if (arg_bool(args, "keep-layers", false))
-        return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
-                               "'keep-layers' is not supported by this version yet");
-    if (json_object_get(args, "base") && format_of(args) && !strcmp(format_of(args), "raw"))
-        return error_set(err, EINVAL, "a raw image can't name a base: pull with --base as qcow2");
     return secret ? check_absolute("source secret file", secret, err) : 0;
 }
 
 static json_t *run_pull(struct daemon *d, const json_t *args, struct error *err)
 {
+    bool keep = arg_bool(args, "keep-layers", false);
+    const char *format = format_of(args);
     struct pull_opts opts = {
-        .format = format_of(args),
+        .format = keep ? "qcow2" : format,
+        .keep_layers = keep,
+        .raw_base = keep && format && !strcmp(format, "raw"),
         .url = arg_string(args, "url"),
         .into_dir = arg_string(args, "into"),
         .quiesced = arg_bool(args, "quiesced", false),

@@ -219,6 +219,7 @@ static int co_begin(struct streaming *m, const struct stream_order *o, struct er
 {
     struct stream_plan_opts plan = {
         .first = {.overlay = top_of(m)->node},
+        .guests = chain_top(m->c)->node,
     };
     struct job *job;
 

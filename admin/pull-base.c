@@ -217,9 +217,18 @@ int pull_join(struct chain *c, struct error *err)
 void pull_set_backing(struct chain *c)
 {
     blk_set_backing(chain_top(c)->node, c->upper ? c->upper : c->remote);
-    /* where nobody tells what is the base's, what is read is not kept: it may be the base's */
-    copy_on_read_enable(c->filter, c->rec->copy_on_read && (!c->base || c->upper));
+    pull_apply_copy_on_read(c);
     copy_on_read_set_layers(c->filter, c->upper ? 1 : 0);
+}
+
+/* Where nobody tells what is the base's, what is read is not kept: it may be the base's. With
+ * layers kept apart, none of it belongs into the overlay. */
+void pull_apply_copy_on_read(struct chain *c)
+{
+    const struct chain_record *rec = c->rec;
+
+    copy_on_read_enable(c->filter,
+                        rec->copy_on_read && !rec->keep_layers && (!rec->base_path || c->upper));
 }
 
 /* ---- is it the source's layer? -----------------------------------------------------------------

@@ -98,7 +98,8 @@ static int co_find_source(struct chain *c, struct remote_opts *ro, const struct 
         ro->url.lun = found.luns[i].number;
     if (i >= 0 &&
         (holds_plan(c->rec, &found, (unsigned)i, &ro->url, err) ||
-         (opts->base && co_pull_choose_base(c, &found, (unsigned)i, opts->base, dir, err))))
+         (opts->base && co_pull_choose_base(c, &found, (unsigned)i, opts->base, dir, err)) ||
+         (opts->keep_layers && keep_plan(c, &found, (unsigned)i, opts, dir, err))))
         i = -err->errnum;
     found_chain_free(&found);
     return i < 0 ? i : 0;
@@ -157,8 +158,7 @@ static int co_connect_source(struct chain *c, const struct pull_opts *opts, cons
     return ret;
 }
 
-/* To be freed by free_remote_opts(); NULL with @err. */
-static struct remote_opts *co_opts_from_record(const struct chain *c, struct error *err)
+struct remote_opts *co_remote_opts_from_record(const struct chain *c, struct error *err)
 {
     const struct chain_record *rec = c->rec;
     struct remote_opts *ro = calloc(1, sizeof(*ro));
@@ -184,7 +184,7 @@ static struct remote_opts *co_opts_from_record(const struct chain *c, struct err
     return ro;
 }
 
-static void free_remote_opts(struct remote_opts *ro)
+void free_remote_opts(struct remote_opts *ro)
 {
     explicit_bzero(ro->secret, sizeof(ro->secret));
     free(ro);
@@ -193,7 +193,7 @@ static void free_remote_opts(struct remote_opts *ro)
 /* After a restart the source may be away: the chain is served all the same. */
 static int co_reconnect_source(struct chain *c, struct error *err)
 {
-    struct remote_opts *ro = co_opts_from_record(c, err);
+    struct remote_opts *ro = co_remote_opts_from_record(c, err);
     int ret;
 
     if (!ro)
@@ -217,7 +217,7 @@ static int co_open_complete(struct chain *c, struct error *err)
 int co_chain_open_pull(struct chain *c, struct error *err)
 {
     struct chain_record *rec = c->rec;
-    const char *backing;
+    const char *backing, *lower;
     int ret;
 
     if (!rec->source_url) /* all is here: an image and what lies below it, as any other */
@@ -227,7 +227,8 @@ int co_chain_open_pull(struct chain *c, struct error *err)
         return ret;
     chain_settings_adopt(c);
     backing = pull_overlay_backing(c);
-    if (!backing || (rec->base_path && !strcmp(backing, rec->base_path))) {
+    lower = keep_top_path(rec) ? keep_top_path(rec) : rec->base_path;
+    if (!backing || (lower && !strcmp(backing, lower))) {
         co_chain_close_down(c);
         return co_open_complete(c, err);
     }
@@ -287,9 +288,17 @@ static int co_build(struct chain *c, const struct pull_opts *opts, bool *created
     char dir[PATH_MAX];
     int ret;
 
-    if (co_pull_overlay_path(c, opts, dir, err) || co_connect_source(c, opts, dir, err) ||
-        co_pull_open_base(c, err) || co_pull_check_base(c, err) || co_pull_overlay_write(c, err))
+    if (co_pull_overlay_path(c, opts, dir, err))
         return -err->errnum;
+    if (opts->base && pull_is_raw(c->rec))
+        return error_set(err, EINVAL, "a raw image can't name a base: pull with --base as qcow2");
+    if (co_connect_source(c, opts, dir, err) || co_pull_open_base(c, err) ||
+        co_pull_check_base(c, err) || co_keep_create(c, err))
+        return -err->errnum;
+    if (co_pull_overlay_write(c, err)) {
+        co_keep_remove(c->rec);
+        return -err->errnum;
+    }
     *created = true;
     ret = co_work(fsync_dir, dir);
     if (ret)
@@ -303,7 +312,7 @@ static int co_build(struct chain *c, const struct pull_opts *opts, bool *created
 
 static int co_choose_again(struct chain *c, const char *text, struct error *err)
 {
-    struct remote_opts *ro = co_opts_from_record(c, err);
+    struct remote_opts *ro = co_remote_opts_from_record(c, err);
     struct found_chain found = {0};
     char dir[PATH_MAX];
     int i;
@@ -350,9 +359,9 @@ int co_pull_set_base(struct chain *c, const char *text, struct error *err)
                                rec->name);
     if (rec->base_path && !strcmp(text, rec->base_path))
         return 0;
-    if (rec->base_path)
+    if (rec->base_path || rec->keep_layers)
         return error_set(err, EINVAL, "chain '%s' is to keep %s below it", rec->name,
-                         rec->base_path);
+                         rec->base_path ? rec->base_path : "all layers");
     if (pull_is_raw(rec))
         return error_set(err, EINVAL, "chain '%s' is a raw image, which can't name a base",
                          rec->name);
@@ -397,6 +406,9 @@ struct chain *co_pull(struct daemon *d, struct chain_record *rec, const struct p
     if (co_chain_first_account(c, opts->user, opts->secret_file, err) ||
         co_build(c, opts, &created, err)) {
         co_accounts_forget(d->accounts, rec->name, &stream_err);
+        co_chain_close_down(c);
+        if (created)
+            co_keep_remove(rec);
         co_chain_discard(c);
         if (created)
             co_pull_overlay_remove(rec);
@@ -405,7 +417,7 @@ struct chain *co_pull(struct daemon *d, struct chain_record *rec, const struct p
     }
     log_notice("chain %s: pulled from %s into %s, served as %s", rec->name, rec->source_url,
                rec->path, rec->target);
-    if (opts->start_stream && chain_start_stream(c, &so, &stream_err))
+    if (opts->start_stream && co_chain_start_stream(c, &so, &stream_err))
         warn_user(opts, rec, stream_err.msg);
     return c;
 }

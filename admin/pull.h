@@ -12,6 +12,8 @@ struct pull_opts {
     const char *user, *secret_file; /* what initiators log in with; NULL: nothing */
     const char *format; /* of the local copy: "qcow2" or "raw"; NULL: as fits into_dir */
     const char *base; /* a layer to keep, as the user named it; NULL: none */
+    bool keep_layers; /* the source's layers are recreated one by one */
+    bool raw_base;    /* the lowest of them as raw */
     bool quiesced; /* the user vouches that nobody writes to the source */
     bool start_stream;
     json_t *warnings; /* array; what the user should know is appended */
@@ -50,5 +52,21 @@ int co_pull_choose_base(struct chain *c, const struct found_chain *found, unsign
 int co_pull_check_base(struct chain *c, struct error *err);
 /* For a pull that was begun without one; @c is claimed and no job works on it. */
 int co_pull_set_base(struct chain *c, const char *text, struct error *err);
+
+/* ---- pull.c, for the others ------------------------------------------------------------------ */
+/* What the source is reached with, as the record says; to be freed by free_remote_opts(). NULL with
+ * @err. */
+struct remote_opts *co_remote_opts_from_record(const struct chain *c, struct error *err);
+void free_remote_opts(struct remote_opts *ro);
+
+/* ---- pull-layers.c --------------------------------------------------------------------------- */
+/* Which layers are to be recreated, and in which files in @dir; into the record. */
+int keep_plan(struct chain *c, const struct found_chain *found, unsigned lun,
+              const struct pull_opts *opts, const char *dir, struct error *err);
+/* Makes the files, none of which may exist; on failure none is left. */
+int co_keep_create(struct chain *c, struct error *err);
+void co_keep_remove(const struct chain_record *rec);
+/* How the overlay calls the topmost layer once all is here; NULL: layers are not kept. */
+const char *keep_top_path(const struct chain_record *rec);
 
 #endif

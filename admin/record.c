@@ -83,6 +83,13 @@ static const struct field fields[] = {
     OPTIONAL("base-path", F_STRING, base_path),
     OPTIONAL("base-format", F_STRING, base_format),
     OPTIONAL("base-layers", F_U64, base_layers),
+    OPTIONAL("keep-layers", F_BOOL, keep_layers),
+    OPTIONAL("kept-luns", F_NUMBERS, kept_luns),
+    OPTIONAL("kept-bytes", F_NUMBERS, kept_bytes),
+    OPTIONAL("kept-clusters", F_NUMBERS, kept_cluster),
+    OPTIONAL("kept-uuids", F_STRINGS, kept_uuids),
+    OPTIONAL("kept-paths", F_STRINGS, kept_paths),
+    OPTIONAL("kept-formats", F_STRINGS, kept_formats),
     OPTIONAL("stream-top", F_STRING, stream_top),
     OPTIONAL("stream-base", F_STRING, stream_base),
     OPTIONAL("settings", F_STRINGS, settings),
@@ -165,6 +172,17 @@ int record_set(char **member, const char *text)
     return 0;
 }
 
+void record_forget_kept(struct chain_record *rec)
+{
+    rec->keep_layers = false;
+    number_list_release(&rec->kept_luns);
+    number_list_release(&rec->kept_bytes);
+    number_list_release(&rec->kept_cluster);
+    string_list_release(&rec->kept_uuids);
+    string_list_release(&rec->kept_paths);
+    string_list_release(&rec->kept_formats);
+}
+
 void record_forget_source(struct chain_record *rec)
 {
     rec->stream = rec->stream_paused = false;
@@ -174,6 +192,7 @@ void record_forget_source(struct chain_record *rec)
     record_set(&rec->source_secret_file, NULL);
     record_set(&rec->base_path, NULL);
     record_set(&rec->base_format, NULL);
+    record_forget_kept(rec);
 }
 
 struct chain_record *record_new(const char *kind, const char *name)
@@ -330,6 +349,10 @@ static int check_record(const struct chain_record *rec, struct error *err)
         return error_set(err, EINVAL, "kind \"%s\" is not known", rec->kind);
     if (rec->generation > UINT32_MAX)
         return error_set(err, EINVAL, "member \"generation\" does not fit 32 bits");
+    if (rec->kept_luns.nr != rec->kept_bytes.nr || rec->kept_luns.nr != rec->kept_cluster.nr ||
+        rec->kept_luns.nr != rec->kept_uuids.nr || rec->kept_luns.nr != rec->kept_paths.nr ||
+        rec->kept_luns.nr != rec->kept_formats.nr)
+        return error_set(err, EINVAL, "members \"kept-...\" differ in length");
     if (rec->layer_paths.nr != rec->layer_luns.nr)
         return error_set(err, EINVAL,
                          "members \"layer-paths\" and \"layer-luns\" differ in length");

@@ -79,6 +79,13 @@ struct chain_record {
     char *base_path, *base_format;   /* what stays below; NULL: nothing */
     uint64_t base_layers;            /* of the source above that base; 0: it can't tell, compare */
 
+    bool keep_layers;                /* each of the source's layers gets a file: */
+    struct number_list kept_luns;    /* LUN at the source, lowest layer first; ... */
+    struct number_list kept_bytes;   /* its size; ... */
+    struct number_list kept_cluster; /* its allocation unit, 0: not told; ... */
+    struct string_list kept_uuids;   /* what it is; zeros: not told; ... */
+    struct string_list kept_paths;   /* the file; ... */
+    struct string_list kept_formats; /* and its format */
     char *stream_top, *stream_base; /* paths, of a stream between layers of this host; NULL: none
                                        runs; nothing stays below */
 
@@ -105,6 +112,7 @@ void record_free(struct chain_record *rec);
 int record_set(char **member, const char *text);
 /* All of the pull is here: what was needed to go on with it goes. */
 void record_forget_source(struct chain_record *rec);
+void record_forget_kept(struct chain_record *rec);
 enum file_cache record_cache(const struct chain_record *rec);
 /* NULL: out of memory. */
 json_t *record_to_json(const struct chain_record *rec);

@@ -162,7 +162,7 @@ static int apply_prefetch(struct chain *c, struct error *err)
     if (!on)
         return 0;
     c->rec->stream = true;
-    return chain_start_stream(c, &opts, err);
+    return co_chain_start_stream(c, &opts, err);
 }
 
 /* @changed: enum qcow2_setting. */
@@ -179,7 +179,7 @@ static void co_apply(struct chain *c, uint32_t changed)
     if (changed & QCOW2_SET_COPY_ON_READ) {
         c->rec->copy_on_read = s->copy_on_read;
         if (c->remote && c->filter)
-            copy_on_read_enable(c->filter, s->copy_on_read);
+            pull_apply_copy_on_read(c);
     }
     if (changed & QCOW2_SET_MAX_RATE) {
         c->rec->speed_bytes = s->max_rate;

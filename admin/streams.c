@@ -53,6 +53,7 @@ static void co_take_base(struct chain *c)
     struct error err = ERROR_INIT;
 
     c->base = NULL;
+    c->nr_kept = 0;
     if (!base)
         return;
     if (chain_insert_below(c, base, &err))
@@ -117,6 +118,7 @@ static void stream_done(struct job *job, void *opaque)
 {
     struct chain *c = opaque;
 
+    co_keep_release(c);
     if (job->ret == 0)
         job->ret = co_drop_source(c, &job->err);
     else if (job->ret == -ECANCELED && !c->d->shutting_down && !c->removed) {
@@ -159,7 +161,7 @@ void chain_pace_stream(const struct chain *c)
         stream_configure(c->stream, &config);
 }
 
-int chain_start_stream(struct chain *c, const struct stream_opts *opts, struct error *err)
+int co_chain_start_stream(struct chain *c, const struct stream_opts *opts, struct error *err)
 {
     struct stream_plan_opts plan = {
         .first = {.overlay = chain_top(c)->node, .layers = c->upper ? 1 : 0},
@@ -170,11 +172,19 @@ int chain_start_stream(struct chain *c, const struct stream_opts *opts, struct e
         return error_set(err, EINVAL,
                          "chain '%s' has nothing to stream: all of its data is on this host",
                          c->rec->name);
-    if (c->base && !c->upper)
+    if (c->rec->keep_layers) {
+        int ret = co_keep_begin(c, &plan, err);
+
+        if (ret <= 0)
+            return ret ? ret : co_drop_source(c, err);
+    } else if (c->base && !c->upper) {
         plan.first.differ = base_top(c)->node;
+    }
     job = stream_job_new(opts->job_id, c->rec->name, &plan, err);
-    if (!job)
+    if (!job) {
+        co_keep_release(c);
         return -err->errnum;
+    }
     c->stream = job;
     chain_pace_stream(c);
     chain_begin_stream(job, opts, stream_done, c);

@@ -44,6 +44,7 @@ struct stream {
     struct store_how how;
     unsigned layers; /* of the source; 0: all */
     int (*co_next)(struct job *job, struct stream_stage *next, struct error *err);
+    bool left;                         /* no stage is entered: the owner is asked for the next */
     uint64_t total_bytes, done_before; /* all stages; those that are over */
     struct bufpool *pool;
     struct plan plan;

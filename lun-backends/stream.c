@@ -324,12 +324,17 @@ static bool co_next_stage(struct stream *s, int *ret)
     uint64_t bytes = blk_head_node(&s->dst)->size_bytes;
     struct stream_stage next = {0};
 
-    *ret = s->co_next && !s->ignored_error ? s->co_next(&s->job, &next, &s->job.err) : 0;
+    *ret = 0;
+    if (!s->co_next || s->ignored_error)
+        return false;
+    co_leave_stage(s);
+    s->left = true;
+    *ret = s->co_next(&s->job, &next, &s->job.err);
     if (*ret <= 0)
         return false;
     *ret = 0;
+    s->left = false;
     s->done_before += bytes;
-    co_leave_stage(s);
     enter_stage(s, &next);
     return true;
 }
@@ -367,7 +372,8 @@ static void co_stream_cleanup(struct job *job)
     struct stream *s = to_stream(job);
 
     blk_watch_stop(&s->watch);
-    co_leave_stage(s);
+    if (!s->left)
+        co_leave_stage(s);
     bufpool_free(s->pool);
     log_info("%s: %" PRIu64 " bytes copied, %" PRIu64 " zeroed, %" PRIu64 " skipped", job->id,
              s->stats.copied_bytes, s->stats.zeroed_bytes, s->stats.skipped_bytes);

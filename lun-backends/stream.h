@@ -45,8 +45,8 @@ struct stream_plan_opts {
     struct blk_node *guests; /* what is copied gives way to guests with this node in their disk;
                                 NULL: first.overlay */
     uint64_t total_bytes;    /* of the overlays of all stages, for progress; 0: one stage */
-    /* In the job's coroutine, a stage being copied and flushed. 1: @next is to come, 0: all is
-     * done, -errno with @err. NULL: there is one stage. */
+    /* In the job's coroutine, a stage being copied, flushed, and let go of. 1: @next is to come, 0:
+     * all is done, -errno with @err. NULL: there is one stage. */
     int (*co_next)(struct job *job, struct stream_stage *next, struct error *err);
 };
 
