@@ -266,14 +266,14 @@ static void put_merged_stats(json_t *j, const struct blk_node *node)
 /* QMP's BlockDeviceInfo; the members about throttling say that there is none. */
 static json_t *co_device_info(struct blk_node *node)
 {
-    json_t *j =
-        json_pack("{s:o, s:s, s:b, s:s, s:i, s:b, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, "
-                  "s:{s:b, s:b, s:b}}",
-                  "file", json_text(node_filename(node)), "node-name", node->name, "ro",
-                  node->read_only, "drv", node->drv->name, "backing_file_depth",
-                  backing_depth(node), "encrypted", 0, "detect_zeroes", "off", "bps", 0, "bps_rd",
-                  0, "bps_wr", 0, "iops", 0, "iops_rd", 0, "iops_wr", 0, "write_threshold", 0,
-                  "cache", "writeback", 1, "direct", is_direct(node), "no-flush", 0);
+    json_t *j = json_pack("{s:o, s:s, s:b, s:s, s:i, s:b, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:I, "
+                          "s:{s:b, s:b, s:b}}",
+                          "file", json_text(node_filename(node)), "node-name", node->name, "ro",
+                          node->read_only, "drv", node->drv->name, "backing_file_depth",
+                          backing_depth(node), "encrypted", 0, "detect_zeroes", "off", "bps", 0,
+                          "bps_rd", 0, "bps_wr", 0, "iops", 0, "iops_rd", 0, "iops_wr", 0,
+                          "write_threshold", (json_int_t)node->write_threshold_bytes, "cache",
+                          "writeback", 1, "direct", is_direct(node), "no-flush", 0);
 
     if (node->backing.child)
         json_put(j, "backing_file", json_text(node_filename(node->backing.child)));
@@ -340,6 +340,31 @@ static json_t *run_query_block(struct daemon *d, const json_t *args, struct erro
     }
 }
 
+/* ---- write thresholds ------------------------------------------------------------------------ */
+
+static const struct cmd_arg threshold_args[] = {
+    {.name = "node-name", .type = ARG_STRING},
+    {.name = "write-threshold", .type = ARG_SIZE},
+    {.name = NULL},
+};
+
+/* A chain's name stands for the file of its top image: how far that is written is what grows. */
+static json_t *run_set_threshold(struct daemon *d, const json_t *args, struct error *err)
+{
+    const char *name = arg_string(args, "node-name");
+    struct chain *c = chain_find(d, name);
+    struct blk_node *node = c && c->nr_layers ? chain_top(c)->node->file.child : NULL;
+
+    if (!node)
+        node = blk_node_find(name);
+    if (!node) {
+        error_set(err, ENOENT, "Device '%s' not found", name); /* GenericError, as QEMU */
+        return NULL;
+    }
+    node->write_threshold_bytes = arg_size(args, "write-threshold", 0);
+    return json_object();
+}
+
 static const struct cmd_arg nodes_args[] = {
     {.name = "flat", .type = ARG_BOOL, .optional = true},
     {.name = NULL},
@@ -347,6 +372,9 @@ static const struct cmd_arg nodes_args[] = {
 
 const struct command block_commands[] = {
     {"block-stream", "copies into an overlay what only its backing has", stream_args, run_stream},
+    {"block-set-write-threshold",
+     "an event, once, when a node is written behind an offset; 0: none", threshold_args,
+     run_set_threshold},
     {"query-block", "the disks, each with its top node", NULL, run_query_block},
     {"query-named-block-nodes", "all nodes of the graph", nodes_args, run_query_nodes},
     {NULL, NULL, NULL, NULL},

@@ -39,6 +39,8 @@ const struct event_schema event_schemas[] = {
     {"BLOCK_IO_ERROR",
      MEMBERS(MEMBER("device", "str"), OPTIONAL("node-name", "str"), MEMBER("operation", "str"),
              MEMBER("action", "str"), OPTIONAL("nospace", "bool"), MEMBER("reason", "str"))},
+    {"BLOCK_WRITE_THRESHOLD", MEMBERS(MEMBER("node-name", "str"), MEMBER("amount-exceeded", "int"),
+                                      MEMBER("write-threshold", "int"))},
     {"JOB_STATUS_CHANGE", MEMBERS(MEMBER("id", "str"), MEMBER("status", "str"))},
     {"BLOCK_IMAGE_CORRUPTED", MEMBERS(MEMBER("device", "str"), MEMBER("node-name", "str"),
                                       MEMBER("msg", "str"), MEMBER("fatal", "bool"))},
@@ -191,11 +193,21 @@ static void on_lun_error(const struct lun_error *e)
                          "nospace", e->no_space, "reason", strerror(e->error)));
 }
 
+static void on_threshold(const struct blk_node *node, uint64_t threshold_bytes,
+                         uint64_t exceeded_bytes)
+{
+    event_emit(listener, "BLOCK_WRITE_THRESHOLD",
+               json_pack("{s:s, s:I, s:I}", "node-name", node->name, "amount-exceeded",
+                         (json_int_t)exceeded_bytes, "write-threshold",
+                         (json_int_t)threshold_bytes));
+}
+
 void events_init(struct daemon *d)
 {
     listener = d;
     qcow2_set_corrupt_sink(on_corrupt);
     lun_set_error_sink(on_lun_error);
     job_set_event_sink(on_job_event);
+    blk_set_threshold_sink(on_threshold);
     session_set_event_sink(on_session);
 }

@@ -199,6 +199,7 @@ struct blk_node {
     uint64_t size_bytes;
     struct blk_limits limits;
     bool read_only;
+    uint64_t write_threshold_bytes; /* a write that ends behind it is told, once; 0: none */
     unsigned refs;
     struct list_head parents;   /* of struct blk_edge */
     struct list_head all_link;  /* in the list of all nodes */
@@ -231,6 +232,10 @@ struct blk_node *blk_node_find(const char *name);
 void blk_for_each_node(bool (*fn)(struct blk_node *, void *), void *arg);
 /* Tells all heads above @node (through filters and overlays), each once. */
 void blk_node_notify(struct blk_node *node, enum blk_event ev);
+/* Where news of crossed write thresholds go; one sink. The threshold is 0 by then. It must not
+ * submit anything nor change the graph. */
+void blk_set_threshold_sink(void (*fn)(const struct blk_node *node, uint64_t threshold_bytes,
+                                       uint64_t exceeded_bytes));
 /* True while any node is still being closed; for an orderly exit. */
 bool blk_closing(void);
 /* In a coroutine, everything above @node drained: seals the node (makes all durable, the image

@@ -27,6 +27,8 @@ static struct {
     struct list_head free;
     unsigned nr_free;
     unsigned submit_depth, done_depth;
+    void (*on_threshold)(const struct blk_node *node, uint64_t threshold_bytes,
+                         uint64_t exceeded_bytes);
 } core;
 
 /* Of an empty one nothing can be torn. */
@@ -103,11 +105,31 @@ static void complete_in_submit(struct blk_req *req, int result)
     core.submit_depth--;
 }
 
+void blk_set_threshold_sink(void (*fn)(const struct blk_node *node, uint64_t threshold_bytes,
+                                       uint64_t exceeded_bytes))
+{
+    core.on_threshold = fn;
+}
+
+static void watch_threshold(struct blk_node *node, const struct blk_req *req)
+{
+    uint64_t threshold = node->write_threshold_bytes;
+    uint64_t end = req->offset_bytes + req->length_bytes;
+
+    if ((req->verb != BLK_WRITE && req->verb != BLK_WRITE_ZEROES) || end <= threshold)
+        return;
+    node->write_threshold_bytes = 0;
+    if (core.on_threshold)
+        core.on_threshold(node, threshold, end - threshold);
+}
+
 void blk_forward(struct blk_node *node, struct blk_req *req)
 {
     int ret = check(node, req);
 
     req->node = node;
+    if (!ret && node->write_threshold_bytes)
+        watch_threshold(node, req);
     if (ret || (!req->length_bytes && req->verb != BLK_FLUSH)) {
         complete_in_submit(req, ret);
     } else if (core.submit_depth >= MAX_NEST) {
