@@ -95,6 +95,8 @@ static const struct cli_arg stream_options[] = {
     OPT("--speed", "N", CLI_SIZE, "speed", "bytes per second (default: no limit)"),
     OPT("--on-error", "ACTION", CLI_STRING, "on-error",
         "report (default), ignore, stop or enospc (stop when the disk is full)"),
+    OPT("--throttle-group", "G", CLI_STRING, "throttle-group",
+        "what it moves counts in the limits of G, too"),
     {.name = NULL},
 };
 

@@ -14,6 +14,7 @@
 #include "lun-backends/file.h"
 #include "lun-backends/merged.h"
 #include "lun-backends/qcow2.h"
+#include "lun-backends/throttle.h"
 #include "util/log.h"
 
 /* ---- block-stream ------------------------------------------------------------------------ */
@@ -37,6 +38,7 @@ static const struct cmd_arg stream_args[] = {
     {.name = "on-error", .type = ARG_STRING, .optional = true, .choices = on_error_names},
     {.name = "auto-finalize", .type = ARG_BOOL, .optional = true},
     {.name = "auto-dismiss", .type = ARG_BOOL, .optional = true},
+    {.name = "throttle-group", .type = ARG_STRING, .optional = true},
     {.name = NULL},
 };
 
@@ -123,6 +125,18 @@ static int co_begin_pull_stream(struct chain *c, const json_t *args, struct stre
     return 0;
 }
 
+/* The stream of before may have been in another one. */
+static int set_stream_group(struct chain *c, const char *group, struct error *err)
+{
+    if (chain_job(c))
+        return 0; /* refused with its name soon */
+    if (group && (!throttle_group_exists(group) || strlen(group) > CHAIN_NAME_MAX))
+        return error_set(err, ENOENT,
+                         "there is no throttle group '%s': a disk has to be in it (throttle set)",
+                         group);
+    return record_set(&c->rec->stream_group, group) ? error_set(err, ENOMEM, "out of memory") : 0;
+}
+
 static int co_begin_stream(struct chain *c, const json_t *args, struct error *err)
 {
     struct stream_opts opts = {
@@ -133,6 +147,8 @@ static int co_begin_stream(struct chain *c, const json_t *args, struct error *er
         .auto_dismiss = arg_bool(args, "auto-dismiss", true),
     };
 
+    if (set_stream_group(c, arg_string(args, "throttle-group"), err))
+        return -err->errnum;
     return c->remote ? co_begin_pull_stream(c, args, &opts, err)
                      : co_begin_local_stream(c, args, &opts, err);
 }

@@ -72,6 +72,7 @@ static const struct field fields[] = {
     FIELD("stream", F_BOOL, stream),
     FIELD("stream-paused", F_BOOL, stream_paused),
     FIELD("speed", F_U64, speed_bytes),
+    OPTIONAL("stream-throttle-group", F_STRING, stream_group),
     OPTIONAL("hold-key", F_U64, hold_key),
     OPTIONAL("hold-url", F_STRING, hold_url),
     OPTIONAL("hold-user", F_STRING, hold_user),

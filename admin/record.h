@@ -48,7 +48,7 @@ struct chain_record {
     char *path;   /* the top image, absolute */
     char *format; /* of the top; never probed again */
     bool probe_backing;
-    char *cache; /* mode of its files, file_cache_from_name(); NULL: auto */
+    char *cache;                        /* mode of its files, file_cache_from_name(); NULL: auto */
     struct string_list layer_formats;   /* base first; what each was at export */
     uint64_t block_bytes;               /* logical blocks of the LUNs; 0: 512 */
     bool removable;                     /* LUN 0's medium can be ejected */
@@ -74,10 +74,11 @@ struct chain_record {
     bool copy_on_read;
     bool stream; /* wanted: goes on after a restart */
     bool stream_paused;
-    uint64_t speed_bytes; /* per second, 0: no limit */
-    uint64_t source_generation;      /* of the source's chain when layers were counted */
-    char *base_path, *base_format;   /* what stays below; NULL: nothing */
-    uint64_t base_layers;            /* of the source above that base; 0: it can't tell, compare */
+    uint64_t speed_bytes;          /* per second, 0: no limit */
+    char *stream_group;            /* throttle group of the stream; NULL: none */
+    uint64_t source_generation;    /* of the source's chain when layers were counted */
+    char *base_path, *base_format; /* what stays below; NULL: nothing */
+    uint64_t base_layers;          /* of the source above that base; 0: it can't tell, compare */
 
     bool keep_layers;                /* each of the source's layers gets a file: */
     struct number_list kept_luns;    /* LUN at the source, lowest layer first; ... */
@@ -90,9 +91,9 @@ struct chain_record {
                                        runs; nothing stays below */
 
     /* ---- what it holds at its source, see holds.h ---- */
-    uint64_t hold_key;  /* 0: nothing was ever held; fits 62 bits */
-    char *hold_url;     /* while anything is held or to be given back */
-    char *hold_user;    /* CHAP */
+    uint64_t hold_key; /* 0: nothing was ever held; fits 62 bits */
+    char *hold_url;    /* while anything is held or to be given back */
+    char *hold_user;   /* CHAP */
     char *hold_secret_file;
     struct number_list hold_luns;   /* needed */
     struct string_list hold_layers; /* the same order: their UUIDs, "" if the LUN has none */

@@ -150,6 +150,7 @@ void chain_pace_stream(const struct chain *c)
 {
     const struct qcow2_settings *s = &c->settings;
     struct stream_config config = {
+        .throttle_group = c->rec->stream_group,
         .pace = {.mode = PREFETCH_ADAPTIVE, .grace_ns = PACE_GRACE_NS},
     };
 

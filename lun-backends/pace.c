@@ -9,7 +9,7 @@
 #define MS             UINT64_C(1000000)
 #define GUEST_STAYS_NS (200 * MS) /* a guest is there for so long after a request */
 #define IDLE_QUEUE_NS  (30 * MS)
-#define GUEST_QUEUE_NS (MS / 2)
+#define GUEST_QUEUE_NS MS
 #define IDLE_PIECE_NS  (4 * MS)
 #define GUEST_PIECE_NS (MS + MS / 2)
 #define LEAST_REST_NS  (MS / 20)
@@ -20,7 +20,7 @@
 #define MAX_WINDOW     (32u << 20)
 #define LEAST_SHARE    8 /* of a piece */
 #define BRAKE_SAMPLES  16
-#define BRAKE_RATIO    1.5   /* beside us a guest may take so much longer, ... */
+#define BRAKE_RATIO    1.75  /* beside us a guest may take so much longer, ... */
 #define BRAKE_SLACK_NS 200e3 /* ... and this */
 #define PROBE_EVERY_NS (3000 * MS)
 #define PROBE_NS       (30 * MS)
@@ -196,7 +196,7 @@ static uint64_t guess_rest_ns(const struct pace_path *path, unsigned class)
 
 /* At rest is what a piece took when it was alone; when it never gets there again, rest has changed.
  */
-static void note_latency(struct pace_path *path, uint64_t bytes, uint64_t latency_ns)
+static void note_latency(struct pace_path *path, uint64_t bytes, uint64_t latency_ns, bool guest)
 {
     uint64_t *rest = &path->rest_ns[class_of(bytes)];
 
@@ -204,7 +204,7 @@ static void note_latency(struct pace_path *path, uint64_t bytes, uint64_t latenc
         *rest = guess_rest_ns(path, class_of(bytes));
     if (!*rest || latency_ns < *rest)
         *rest = latency_ns;
-    else if (path->window_bytes <= bytes)
+    else if (path->window_bytes <= bytes && !guest)
         *rest += (latency_ns - *rest) / 64;
     path->queue_ns += latency_ns - *rest;
     path->latency_ns += latency_ns;
@@ -220,7 +220,7 @@ void pace_end(struct pace *p, struct pace_path *path, uint64_t bytes, uint64_t l
         path->idle_since_ns = now_ns;
     if (failed)
         return;
-    note_latency(path, bytes, latency_ns);
+    note_latency(path, bytes, latency_ns, pace_guest_on(path, now_ns));
     path->round_bytes += bytes;
     path->nr_done++;
     path->resume_ns = 0;

@@ -6,6 +6,7 @@
 #include "lun-backends/store.h"
 #include "lun-backends/stream.h"
 #include "lun-backends/stream-plan.h"
+#include "lun-backends/throttle.h"
 #include "util/coroutine.h"
 
 #define STREAM_MAX_COPIES  32
@@ -60,6 +61,10 @@ struct stream {
     bool source_down, source_up_news, flushing;
     uint64_t flushed_ns, unflushed_bytes;
     struct stream_config config;
+    bool in_stage;                           /* it has its heads */
+    char group[65];                          /* "": none */
+    struct throttle_config limits;           /* the group's, between two stages */
+    struct throttle_member *src_in, *dst_in; /* NULL: not in a group */
     struct pace pace;
     struct blk_watch watch; /* of the guests */
     struct hot_list hot;

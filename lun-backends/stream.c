@@ -253,12 +253,50 @@ static int co_handle_failures(struct stream *s)
     return 0;
 }
 
+/* ---- the throttle group ------------------------------------------------------------ */
+
+/* What the group holds back goes on at once. */
+static void leave_group(struct stream *s)
+{
+    if (s->src_in)
+        s->limits = *throttle_group_config(s->src_in);
+    throttle_leave(s->src_in);
+    throttle_leave(s->dst_in);
+    s->src_in = s->dst_in = NULL;
+}
+
+/* A group that is not there (yet) limits nothing until somebody sets its limits. */
+static void join_group(struct stream *s)
+{
+    if (!*s->group || !s->in_stage)
+        return;
+    s->src_in =
+        throttle_join(&s->src, s->group, throttle_group_exists(s->group) ? NULL : &s->limits);
+    s->dst_in = throttle_join(&s->dst, s->group, NULL);
+    if (!s->src_in || !s->dst_in)
+        log_warn("%s: no memory for its throttle group: not limited", s->job.id);
+}
+
+static void set_group(struct stream *s, const char *name)
+{
+    if (!strcmp(s->group, name ? name : ""))
+        return;
+    leave_group(s);
+    memset(&s->limits, 0, sizeof(s->limits));
+    snprintf(s->group, sizeof(s->group), "%s", name ? name : "");
+    join_group(s);
+}
+
+/* ---- attending to it all ----------------------------------------------------------- */
+
 static int co_attend(struct stream *s)
 {
     int ret;
 
     if (!stream_interrupted(s))
         return 0;
+    if (s->job.cancelled)
+        leave_group(s); /* the end waits for no limit */
     co_stream_wait_idle(s);
     ret = s->nr_failures ? co_handle_failures(s) : 0;
     if (ret)
@@ -280,6 +318,8 @@ static bool co_seal(struct stream *s)
 
 static void co_leave_stage(struct stream *s)
 {
+    leave_group(s);
+    s->in_stage = false;
     co_blk_head_fini(&s->src);
     co_blk_head_fini(&s->dst);
     if (s->how.below)
@@ -313,6 +353,8 @@ static void enter_stage(struct stream *s, const struct stream_stage *stage)
         .zero_bytes = &s->stats.zeroed_bytes,
     };
     s->layers = stage->layers;
+    s->in_stage = true;
+    join_group(s);
     s->pos = s->counted = 0;
     s->hot.nr = 0;
     plan_init(&s->plan, MAX_OF(store_unit_bytes(overlay), backing->limits.align_bytes));
@@ -481,7 +523,10 @@ void stream_configure(struct job *job, const struct stream_config *config)
     struct stream *s = to_stream(job);
 
     s->config = *config;
+    s->config.throttle_group = NULL; /* the caller's string */
     s->pace.config = config->pace;
+    if (!job->cancelled)
+        set_group(s, config->throttle_group);
     co_queue_wake(&s->copy_ended);
     co_queue_wake_all(&s->disk_room);
 }

@@ -15,7 +15,8 @@
 
 struct stream_config {
     struct pace_config pace;
-    uint64_t start_delay_ns; /* from the job's start */
+    uint64_t start_delay_ns;    /* from the job's start */
+    const char *throttle_group; /* what it reads and writes counts there; NULL: nowhere. Copied */
 };
 
 struct stream_stats {

@@ -180,7 +180,8 @@ struct throttle_member *throttle_join(struct blk_head *head, const char *name,
     list_init(&m->waiting[0]);
     list_init(&m->waiting[1]);
     list_add_tail(&g->members, &m->link);
-    throttle_configure(&g->state, cfg, now_ns());
+    if (cfg)
+        throttle_configure(&g->state, cfg, now_ns());
     for (unsigned i = 0; i < ARRAY_LEN(g->dir); i++)
         run_direction(&g->dir[i]);
     head->gate = &m->gate;
@@ -208,6 +209,11 @@ void throttle_leave(struct throttle_member *m)
     if (list_empty(&g->members))
         drop_group(g);
     free(m);
+}
+
+bool throttle_group_exists(const char *name)
+{
+    return find_group(name) != NULL;
 }
 
 const char *throttle_group_name(const struct throttle_member *m)

@@ -4,11 +4,11 @@
  * responses taken as they come, no allocation per command. Prints one line of JSON.
  *
  *   load -t HOST:PORT -n IQN [-l LUN] [-m randread|randwrite|read|write|mix] [-b BYTES]
- *        [-q DEPTH] [-s SECONDS] [-S SPAN_BYTES] [-r SEED] [-i IOPS [-o OFFSET]]
+ *        [-q DEPTH] [-s SECONDS] [-S SPAN_BYTES] [-r SEED] [-i IOPS [-o OFFSET] [-w SECONDS]]
  *
  * With -i the loop is open: commands come at random times (Poisson), IOPS a second in the mean, and
  * latency counts from when a command was due. Random blocks lie from OFFSET up to SPAN then, and
- * none comes twice.
+ * none comes twice. What was due in the first -w seconds does not count in the latencies.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -47,7 +47,7 @@ enum {
 static struct {
     const char *host, *port, *iqn, *mode;
     unsigned lun, bytes, depth;
-    double seconds, iops;
+    double seconds, iops, warm;
     uint64_t span, seed, offset;
 } opt = {.mode = "randread", .bytes = 4096, .depth = 32, .seconds = 3, .seed = 1};
 
@@ -74,7 +74,7 @@ static unsigned tx_head, tx_tail, tx_hdrs;
 static uint8_t *payload;
 static uint64_t capacity_blocks, next_lba;
 static uint32_t block_bytes;
-static uint64_t done_ios, errors, hist[HIST_BUCKETS];
+static uint64_t count_from_ns, done_ios, counted, errors, hist[HIST_BUCKETS];
 
 static void die(const char *what)
 {
@@ -112,7 +112,7 @@ static unsigned bucket(uint64_t v)
 
 static double percentile_us(double p)
 {
-    uint64_t want = (uint64_t)((double)done_ios * p), seen = 0;
+    uint64_t want = (uint64_t)((double)counted * p), seen = 0;
 
     for (unsigned i = 0; i < HIST_BUCKETS; i++) {
         seen += hist[i];
@@ -260,8 +260,11 @@ static void command_done(uint32_t tag, uint8_t status)
     s->busy = false;
     nr_busy--;
     errors += status != 0;
-    hist[bucket(now() - s->started_ns)]++;
     done_ios++;
+    if (s->started_ns < count_from_ns)
+        return;
+    counted++;
+    hist[bucket(now() - s->started_ns)]++;
 }
 
 static void take_pdu(const uint8_t *p)
@@ -504,6 +507,7 @@ static double run_open(void)
 {
     uint64_t start = now(), end = start + (uint64_t)(opt.seconds * 1e9), due = start;
 
+    count_from_ns = start + (uint64_t)(opt.warm * 1e9);
     for (;;) {
         bool stop = now() >= end;
         uint64_t wait = 10000000000;
@@ -554,7 +558,7 @@ static void parse(int argc, char **argv)
 {
     int c;
 
-    while ((c = getopt(argc, argv, "t:n:l:m:b:q:s:S:r:i:o:")) > 0) {
+    while ((c = getopt(argc, argv, "t:n:l:m:b:q:s:S:r:i:o:w:")) > 0) {
         switch (c) {
         case 't': {
             char *colon = strrchr(optarg, ':');
@@ -589,6 +593,9 @@ static void parse(int argc, char **argv)
             break;
         case 'i':
             opt.iops = atof(optarg);
+            break;
+        case 'w':
+            opt.warm = atof(optarg);
             break;
         case 'o':
             opt.offset = strtoull(optarg, NULL, 10);
