@@ -166,6 +166,7 @@ int co_chain_start_stream(struct chain *c, const struct stream_opts *opts, struc
 {
     struct stream_plan_opts plan = {
         .first = {.overlay = chain_top(c)->node, .layers = c->upper ? 1 : 0},
+        .guests = chain_top(c)->node, /* whatever is copied into */
     };
     struct job *job;
 
