@@ -161,12 +161,13 @@ class Daemon:
         self.state = os.path.join(self.dir, "state")
         self.log = os.path.join(self.dir, "log")
         self.port = free_port()
+        self.advertise = ""  # what SendTargets answers instead of the portal: "HOST:PORT"
         self.proc = None
         judge.daemons.append(self)
 
     def start(self, extra=(), seconds=20):
-        cmd = [program("cowtgtd"), "-f", "-p", f"127.0.0.1:{self.port}", "-c", self.sock,
-               "-s", self.state, *extra]
+        portal = f"127.0.0.1:{self.port}" + (f",advertise={self.advertise}" if self.advertise else "")
+        cmd = [program("cowtgtd"), "-f", "-p", portal, "-c", self.sock, "-s", self.state, *extra]
         with open(self.log, "ab") as log:
             self.proc = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         poll(f"{self.name} daemon ready", self.ready, seconds)
