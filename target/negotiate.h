@@ -12,6 +12,7 @@
 #include "target/text.h"
 
 #define ISCSI_OUR_RECV_SEGMENT 262144 /* what we declare as MaxRecvDataSegmentLength */
+#define NEGOTIATE_MAX_R2TS     8      /* MaxOutstandingR2T, at most */
 #define ISCSI_LOGIN_SEGMENT    8192   /* both sides' bound until it is declared */
 
 /* What holds between the two sides; starts with the RFC's defaults. */
@@ -37,7 +38,7 @@ struct negotiation {
     uint64_t seen; /* keys that came already, by their place in the table */
     bool discovery, bad_session_type;
     bool auth_offered, auth_none, auth_chap; /* AuthMethod came; what it had in it */
-    bool declared_segment;        /* our MaxRecvDataSegmentLength is told */
+    bool declared_segment;                   /* our MaxRecvDataSegmentLength is told */
     char initiator_name[ISCSI_NAME_MAX + 1];
     char target_name[ISCSI_NAME_MAX + 1];
     char initiator_alias[TEXT_VALUE_MAX + 1];

@@ -102,7 +102,7 @@ struct scsi_cmd {
     uint8_t attr;             /* enum scsi_task_attr */
     bool dir_read, dir_write; /* what the initiator said it expects */
     uint32_t edtl_bytes;      /* expected data transfer length */
-    uint32_t chunk_bytes;     /* largest data-out chunk worth asking for (MaxBurstLength bound) */
+    uint32_t chunk_bytes;     /* largest data-out chunk worth asking for */
 
     /* ---- the result, valid in complete() ---- */
     uint8_t status;

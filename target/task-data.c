@@ -3,7 +3,9 @@
  * Data-out: immediate, unsolicited and by R2T, into the buffers that SCSI gives chunk by chunk.
  *
  * [0, received) has come and its digest was right. Data is taken in order only, inside what was
- * allowed: FirstBurstLength without, the R2T's range with a tag. Data whose buffer isn't there
+ * allowed: FirstBurstLength without, the R2T's range with a tag. R2Ts are answered in the order
+ * in which they were sent (RFC 7143 11.8), and each asks for what has a place in SCSI's buffer.
+ * Data whose buffer isn't there
  * yet waits in the socket, which holds up the whole connection; so where that could last (the
  * data that would free a buffer may be behind it) a bounded amount is stashed instead.
  */
@@ -49,11 +51,23 @@ static void forget_buf(struct task *t)
     t->tell_ready = false;
 }
 
+/* The one whose data comes next; NULL: none is open. */
+static struct task_r2t *first_r2t(struct task *t)
+{
+    return t->nr_r2ts ? &t->r2ts[t->first_r2t] : NULL;
+}
+
 static void close_r2t(struct task *t)
 {
-    if (t->r2t_open)
-        t->session->nr_r2t--;
-    t->r2t_open = false;
+    t->first_r2t = (t->first_r2t + 1) % TASK_MAX_R2TS;
+    t->nr_r2ts--;
+    t->session->nr_r2t--;
+}
+
+static void close_r2ts(struct task *t)
+{
+    while (t->nr_r2ts)
+        close_r2t(t);
 }
 
 void task_data_ended(struct task *t)
@@ -69,7 +83,7 @@ void task_data_forget(struct task *t)
     struct conn *c = t->session->conn;
 
     t->unsolicited = false;
-    close_r2t(t);
+    close_r2ts(t);
     task_data_ended(t);
     if (c->rx.task == t) {
         c->rx.task = NULL;
@@ -79,30 +93,47 @@ void task_data_forget(struct task *t)
 
 static void r2t_sent(struct tx_op *op, bool sent)
 {
-    struct task *t = container_of(op, struct task, r2t_op);
+    struct task *t = container_of(op, struct task_r2t, op)->task;
 
     (void)sent;
     t->ops_queued--;
     task_put(t);
 }
 
-static void send_r2t(struct task *t)
+/* What was asked for so far ends here. */
+static uint32_t asked_end(const struct task *t)
+{
+    if (!t->nr_r2ts)
+        return t->received;
+    return t->r2ts[(t->first_r2t + t->nr_r2ts - 1) % TASK_MAX_R2TS].end;
+}
+
+static void send_r2t(struct task *t, uint32_t from)
 {
     struct session *s = t->session;
     struct conn *c = s->conn;
-    uint32_t len = MIN_OF(t->buf_at + t->buf_len - t->received, s->params.max_burst);
+    uint32_t len = MIN_OF(t->buf_at + t->buf_len - from, s->params.max_burst);
+    struct task_r2t *r = &t->r2ts[(t->first_r2t + t->nr_r2ts) % TASK_MAX_R2TS];
 
-    t->r2t_open = true;
-    t->r2t_ttt = conn_new_ttt(c);
-    t->r2t_end = t->received + len;
-    t->datasn = 0;
+    if (!t->nr_r2ts)
+        t->datasn = 0;
+    *r = (struct task_r2t){.task = t, .ttt = conn_new_ttt(c), .end = from + len};
+    t->nr_r2ts++;
     s->nr_r2t++;
-    pdu_r2t(t->r2t_op.bhs, t->cmd.lun_field, t->itt, t->r2t_ttt, t->r2tsn++, t->received, len);
-    conn_stamp(c, t->r2t_op.bhs, false);
-    t->r2t_op.done = r2t_sent;
+    pdu_r2t(r->op.bhs, t->cmd.lun_field, t->itt, r->ttt, t->r2tsn++, from, len);
+    conn_stamp(c, r->op.bhs, false);
+    r->op.done = r2t_sent;
     t->ops_queued++;
-    conn_send(c, &t->r2t_op);
+    conn_send(c, &r->op);
     conn_rx_kick(c); /* what is blocked now would block the answer */
+}
+
+/* As many as may be outstanding, for what is left of the buffer. */
+static void send_r2ts(struct task *t)
+{
+    while (t->nr_r2ts < t->session->params.max_outstanding_r2t && t->nr_r2ts < TASK_MAX_R2TS &&
+           asked_end(t) < t->buf_at + t->buf_len)
+        send_r2t(t, asked_end(t));
 }
 
 /* Tells SCSI if its buffer is full, else asks for the rest if nothing else will bring it. */
@@ -120,8 +151,8 @@ static void progress(struct task *t, bool inside_op)
         } else {
             scsi_cmd_data_out_ready(&t->cmd);
         }
-    } else if (!t->unsolicited && !t->r2t_open && c->rx.task != t && c->state == CONN_FULL) {
-        send_r2t(t);
+    } else if (!t->unsolicited && c->rx.task != t && c->state == CONN_FULL) {
+        send_r2ts(t);
     }
 }
 
@@ -227,8 +258,14 @@ void task_rx_placed(struct conn *c, uint32_t bytes)
         t->stash_len += bytes;
 }
 
-static bool data_out_allowed(const struct task *t, const struct pdu *p)
+static bool answers(const struct task_r2t *r, const struct pdu *p)
 {
+    return r && p->ttt == r->ttt;
+}
+
+static bool data_out_allowed(struct task *t, const struct pdu *p)
+{
+    const struct task_r2t *r = first_r2t(t);
     uint32_t end = unsolicited_end(t);
 
     if (p->ttt == PDU_NO_TAG) {
@@ -236,9 +273,9 @@ static bool data_out_allowed(const struct task *t, const struct pdu *p)
             return false;
     } else {
         /* a tag that was not told yet can't be known */
-        if (!t->r2t_open || p->ttt != t->r2t_ttt || list_is_linked(&t->r2t_op.link))
+        if (!answers(r, p) || list_is_linked(&r->op.link))
             return false;
-        end = t->r2t_end;
+        end = r->end;
     }
     if (!wants_data(t)) /* only the end of it is waited for */
         return true;
@@ -250,7 +287,7 @@ void task_data_out_begin(struct conn *c, const struct pdu *p)
 {
     struct task *t = task_find(c->session, p->itt);
 
-    if (!t || t->aborted || (t->responded && !t->unsolicited && !t->r2t_open)) {
+    if (!t || t->aborted || (t->responded && !t->unsolicited && !t->nr_r2ts)) {
         c->rx.ignore = true; /* data for a command that was aborted meanwhile */
         return;
     }
@@ -259,7 +296,7 @@ void task_data_out_begin(struct conn *c, const struct pdu *p)
                  p->itt, p->data_out.datasn, p->data_out.offset_bytes, p->data_bytes);
         c->rx.task = t;
         t->unsolicited = false; /* nothing of it can be relied on */
-        close_r2t(t);
+        close_r2ts(t);
         task_fail(t, TASK_FAIL_DATA);
         ffp_reject(c, PDU_REJECT_PROTOCOL);
         return;
@@ -271,20 +308,22 @@ void task_data_out_begin(struct conn *c, const struct pdu *p)
 /* The F bit: this burst is over. */
 static void burst_end(struct task *t, const struct pdu *p)
 {
+    const struct task_r2t *r = first_r2t(t);
+
     if (p->ttt == PDU_NO_TAG) {
         t->unsolicited = false;
-    } else if (t->r2t_open && p->ttt == t->r2t_ttt) {
+    } else if (answers(r, p)) {
         close_r2t(t);
-        if (t->received < t->r2t_end)
+        if (t->received < r->end)
             task_fail(t, TASK_FAIL_DATA);
     }
     t->datasn = 0;
 }
 
-/* 11.7.1: the last PDU of a burst has F. All of it has come, so nothing more is waited for. */
+/* 11.7.1: the last PDU of a burst has F. Whoever leaves it out can't be waited for. */
 static void unfinished_burst(struct task *t)
 {
-    close_r2t(t);
+    close_r2ts(t);
     task_fail(t, TASK_FAIL_DATA);
 }
 
@@ -307,7 +346,7 @@ void task_data_end(struct conn *c, const struct pdu *p, bool digest_ok)
         t->datasn++;
         if (p->final)
             burst_end(t, p);
-        else if (t->r2t_open && p->ttt == t->r2t_ttt && wants_data(t) && t->received == t->r2t_end)
+        else if (answers(first_r2t(t), p) && wants_data(t) && t->received == first_r2t(t)->end)
             unfinished_burst(t);
     }
     if (wants_data(t))

@@ -6,6 +6,7 @@
  */
 #include "target/task.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,7 +84,7 @@ static struct task *task_new(struct session *s, const struct pdu *p)
         list_del(&t->link);
         nr_free_tasks--;
     }
-    memset(t, 0, sizeof(*t));
+    memset(t, 0, offsetof(struct task, r2ts));
     t->session = s;
     t->itt = p->itt;
     t->serial = ++last_serial;
@@ -144,7 +145,10 @@ static void fill_command(struct task *t, const struct pdu *p)
     cmd->dir_write = p->cmd.write;
     /* 11.3.4: without R and W the field says nothing */
     cmd->edtl_bytes = p->cmd.read || p->cmd.write ? p->cmd.edtl_bytes : 0;
-    cmd->chunk_bytes = MIN_OF(s->params.max_burst, BUFPOOL_MAX_BYTES);
+    /* with several R2Ts they follow each other through one large buffer */
+    cmd->chunk_bytes = s->params.max_outstanding_r2t > 1
+                           ? BUFPOOL_MAX_BYTES
+                           : MIN_OF(s->params.max_burst, BUFPOOL_MAX_BYTES);
 }
 
 static void start(struct task *t)
@@ -245,7 +249,7 @@ void task_respond(struct task *t)
         return;
     if (c->state != CONN_FULL || t->aborted) {
         drop_last_in(t);
-    } else if (t->unsolicited || t->r2t_open || c->rx.task == t) {
+    } else if (t->unsolicited || t->nr_r2ts || c->rx.task == t) {
         return;
     }
     t->responded = true;

@@ -15,6 +15,18 @@
 #include "target/scsi.h"
 #include "target/session.h"
 
+/* Of one command at a time; what is negotiated is never more. */
+#define TASK_MAX_R2TS NEGOTIATE_MAX_R2TS
+
+struct task;
+
+/* An R2T that has not been answered wholly. Its data is [end of the one before, end). */
+struct task_r2t {
+    struct tx_op op;
+    struct task *task;
+    uint32_t ttt, end;
+};
+
 enum task_failure {
     TASK_OK,
     TASK_FAIL_CRC,  /* ABORTED COMMAND, PROTOCOL SERVICE CRC ERROR */
@@ -45,8 +57,8 @@ struct task {
     uint32_t received;
     uint32_t datasn;  /* expected in this burst */
     bool unsolicited; /* unsolicited Data-Out is still to come */
-    bool r2t_open;    /* data for an R2T is still to come */
-    uint32_t r2t_ttt, r2t_end, r2tsn;
+    uint32_t r2tsn;
+    unsigned first_r2t, nr_r2ts; /* in r2ts, a ring: those whose data is still to come */
     uint8_t *stash; /* bytes [stash_at, stash_at + stash_len) that came before their buffer */
     uint32_t stash_at, stash_len, stash_alloc;
 
@@ -56,11 +68,12 @@ struct task {
     uint32_t in_alloc;
     void *last_buf;
     uint32_t last_alloc;
-    struct tx_op data_op, rsp_op, r2t_op;
+    struct tx_op data_op, rsp_op;
     unsigned ops_queued;
     struct deferred defer;
     bool tell_ready, tell_sent;
-    uint8_t sense[2 + SCSI_MAX_SENSE]; /* as a data segment */
+    uint8_t sense[2 + SCSI_MAX_SENSE];   /* as a data segment */
+    struct task_r2t r2ts[TASK_MAX_R2TS]; /* last: a new task leaves them as they are */
 };
 
 /* ---- task.c ---- */

@@ -50,7 +50,8 @@ TEST(negotiate, smaller_number_wins)
     OP("MaxBurstLength", "262144", "MaxBurstLength=262144");
     OP("MaxBurstLength", "16776192", "MaxBurstLength=1048576");
     OP("FirstBurstLength", "1048576", "FirstBurstLength=262144");
-    OP("MaxOutstandingR2T", "8", "MaxOutstandingR2T=1");
+    OP("MaxOutstandingR2T", "65535", "MaxOutstandingR2T=8");
+    OP("MaxOutstandingR2T", "3", "MaxOutstandingR2T=3");
     OP("MaxConnections", "4", "MaxConnections=1");
     OP("ErrorRecoveryLevel", "2", "ErrorRecoveryLevel=0");
     OP("DefaultTime2Retain", "20", "DefaultTime2Retain=0");
