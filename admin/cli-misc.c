@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Discovery, sessions, events, status, raw requests. */
+/* Discovery, sessions, events, raw requests. */
 #include "admin/cli.h"
 
 #include <errno.h>
@@ -132,7 +132,7 @@ int cli_run_discover(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
     return status;
 }
 
-/* ---- sessions, status ------------------------------------------------------------------------ */
+/* ---- sessions -------------------------------------------------------------------------------- */
 
 int cli_run_session_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
 {
@@ -154,28 +154,6 @@ int cli_run_session_list(struct cli *cli, const struct cli_cmd *cmd, json_t *arg
                cli_int(s, "commands"));
     }
     json_decref(list);
-    return status;
-}
-
-int cli_run_status(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
-{
-    json_t *d, *p;
-    int status = cli_execute(cli, cmd->execute, args, &d);
-    size_t i;
-
-    if (!d)
-        return status;
-    printf("%s, process %lld, up %lld s\n", cli_str(json_object_get(d, "version"), "package"),
-           cli_int(d, "pid"), cli_int(d, "uptime-seconds"));
-    json_array_foreach (json_object_get(d, "portals"), i, p)
-        printf("portal %s, group %lld%s%s\n", cli_str(p, "portal"), cli_int(p, "group"),
-               json_object_get(p, "advertise") ? ", known as " : "", cli_str(p, "advertise"));
-    printf("%lld chains, %lld sessions, file engine %s\n", cli_int(d, "chains"),
-           cli_int(d, "sessions"), cli_str(d, "aio"));
-    fputs("state in ", stdout);
-    cli_put(cli_str(d, "state-dir"));
-    putchar('\n');
-    json_decref(d);
     return status;
 }
 

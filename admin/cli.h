@@ -40,6 +40,13 @@ struct cli_arg {
 
 /* Statuses of the tool. */
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+/* Those of "status", as monitoring plugins have them. */
+enum {
+    CLI_STATUS_OK = 0,
+    CLI_STATUS_DEGRADED = 1,
+    CLI_STATUS_CRITICAL = 2,
+    CLI_STATUS_UNKNOWN = 3,
+};
 
 struct cli_cmd {
     const char *noun, *verb; /* verb NULL: the noun alone */
@@ -58,6 +65,9 @@ void cli_print_usage(const struct cli_cmd *cmd, FILE *f);
 void cli_print_command_help(const struct cli_cmd *cmd);
 /* NOUN, VERB, control command and options of each, tab-separated; for tests and completion. */
 void cli_dump_commands(void);
+
+/* The words that can stand for the last of @argv, which may be empty; a line each. */
+int cli_complete(int argc, char **argv);
 
 /* Executes; the return value is in *ret, a new reference. Prints errors. */
 int cli_ask(struct cli *cli, const char *name, json_t *args, json_t **ret);
@@ -94,6 +104,8 @@ int cli_run_discover(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_session_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_event_follow(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_account_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_completion(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_log_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_status(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_qmp(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 /* By cmd->verb. In libimage.a; all the others are in libcli.a. */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "admin/commands.h"
+#include "admin/health.h"
 #include "admin/json-util.h"
 #include "admin/qmp-meta.h"
 #include "admin/state.h"
@@ -167,17 +168,20 @@ static bool count_session(const struct session_info *s, void *arg)
 static json_t *run_query_daemon(struct daemon *d, const json_t *args, struct error *err)
 {
     int sessions = 0;
+    json_t *j;
 
     (void)args;
     (void)err;
     session_for_each(count_session, &sessions);
-    return json_pack("{s:o, s:i, s:I, s:o, s:o, s:s, s:o, s:i, s:i, s:s, s:I}", "version",
+    j = json_pack("{s:o, s:i, s:I, s:o, s:o, s:s, s:o, s:i, s:i, s:s, s:I}", "version",
                      qmp_version(), "pid", (int)getpid(), "uptime-seconds",
                      (json_int_t)((now_ns() - d->started_ns) / 1000000000), "state-dir",
                      json_text(d->state->dir), "control-socket", json_text(d->socket_path),
                      "initiator-name", d->state->initiator, "portals", portals(), "chains",
                      count_entries(&d->chains), "sessions", sessions, "aio", aio_engine_name(),
                      "data-buffer-bytes", (json_int_t)bufpool_used_bytes(bufpool_main()));
+    health_put(d, j);
+    return j;
 }
 
 /* ---- discover ------------------------------------------------------------------------------- */

@@ -138,10 +138,29 @@ static bool works_on_files(const struct cli_cmd *cmd)
     return cmd->run == cli_run_image;
 }
 
-/* image check says "corrupt" by what means wrong usage elsewhere. */
+static bool needs_daemon(const struct cli_cmd *cmd)
+{
+    return !works_on_files(cmd) && cmd->run != cli_run_completion;
+}
+
+static bool is_status(const struct cli_cmd *cmd)
+{
+    return cmd->run == cli_run_status;
+}
+
+/* image check says "corrupt" by what means wrong usage elsewhere, status that all is lost. */
 static int usage_status(const struct cli_cmd *cmd)
 {
+    if (is_status(cmd))
+        return CLI_STATUS_UNKNOWN;
     return works_on_files(cmd) && !strcmp(cmd->verb, "check") ? CLI_FAILED : CLI_USAGE;
+}
+
+/* Nobody to ask: for a monitor that is as bad as it gets. */
+static int no_daemon(const struct cli_cmd *cmd, const struct error *err)
+{
+    cli_fail("%s", err->msg);
+    return is_status(cmd) ? CLI_STATUS_CRITICAL : CLI_FAILED;
 }
 
 static int run_command(struct cli *cli, const char *socket, int argc, char **argv)
@@ -164,9 +183,9 @@ static int run_command(struct cli *cli, const char *socket, int argc, char **arg
         cli_print_usage(cmd, stderr);
         return usage_status(cmd);
     }
-    if (!works_on_files(cmd) && qmp_client_connect(socket, &cli->qmp, &err)) {
+    if (needs_daemon(cmd) && qmp_client_connect(socket, &cli->qmp, &err)) {
         json_decref(args);
-        return cli_fail("%s", err.msg);
+        return no_daemon(cmd, &err);
     }
     status = cmd->run(cli, cmd, args);
     json_decref(args);
@@ -202,6 +221,8 @@ int main(int argc, char **argv)
         } else if (!strcmp(argv[i], "--dump-commands")) {
             cli_dump_commands();
             return CLI_OK;
+        } else if (!strcmp(argv[i], "--complete")) {
+            return cli_complete(argc - i - 1, argv + i + 1);
         } else {
             return usage("unknown option: ", argv[i]);
         }

@@ -42,7 +42,7 @@ struct options {
     bool foreground;
     const char *portals[MAX_PORTALS];
     unsigned nr_portals;
-    const char *aio;
+    const char *aio, *log_to;
     char socket[PATH_MAX], state_dir[PATH_MAX];
 };
 
@@ -63,14 +63,17 @@ static struct main_state {
 #endif
 
 static const char usage_text[] =
-    "usage: cowtgtd [-f] [-p ADDR[:PORT]]... [-c SOCKET] [-s STATE_DIR] [-l LEVEL]\n"
+    "usage: cowtgtd [-f] [-p ADDR[:PORT]]... [-c SOCKET] [-s STATE_DIR] [-l LEVELS]\n"
     "Serves chains of copy-on-write disk images over iSCSI; cowtgt(1) tells it which.\n"
     "  -f, --foreground     stay in the foreground, log on standard error\n"
     "  -p, --portal ADDR    listen on ADDR[:PORT][,advertise=HOST[:PORT]][,group=N], repeatable\n"
     "                       (default " DEFAULT_PORTAL ")\n"
     "  -c, --control PATH   control socket\n"
     "  -s, --state DIR      directory of what survives a restart\n"
-    "  -l, --log-level L    error, warning, notice (default), info or debug\n"
+    "  -l, --log-level L    error, warning, notice (default), info or debug; also AREA=L, several\n"
+    "                       with commas; cowtgt log list shows the areas\n"
+    "      --log-to PLACE   stderr, journald or auto (default: journald if standard error leads "
+    "there)\n"
     "      --aio ENGINE     how files are read and written: auto (default), libaio, " AIO_URING
     "threads\n"
     "  -h, --help, -V, --version\n";
@@ -81,6 +84,7 @@ static const struct option long_options[] = {
     {"control", required_argument, NULL, 'c'},
     {"state", required_argument, NULL, 's'},
     {"log-level", required_argument, NULL, 'l'},
+    {"log-to", required_argument, NULL, 'L'},
     {"aio", required_argument, NULL, 'a'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
@@ -107,6 +111,7 @@ static void take_path(const char *path, char out[PATH_MAX])
 
 static void parse_options(int argc, char **argv, struct options *o)
 {
+    struct error err = ERROR_INIT;
     int c;
 
     if (path_default_socket(o->socket, sizeof(o->socket)) ||
@@ -129,8 +134,11 @@ static void parse_options(int argc, char **argv, struct options *o)
             take_path(optarg, o->state_dir);
             break;
         case 'l':
-            if (!log_set_level(optarg))
-                die_usage("unknown log level: ", optarg);
+            if (log_set_levels(optarg, &err))
+                die_usage(err.msg, NULL);
+            break;
+        case 'L':
+            o->log_to = optarg;
             break;
         case 'a':
             o->aio = optarg;
@@ -295,6 +303,8 @@ static void init_rooms(void)
 
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* past a limit on file sizes: EFBIG */
+    if (log_open(m.opts.log_to ? m.opts.log_to : "auto", &err))
+        die(err.msg);
     if (loop_init() || workers_init(HELPER_THREADS) || blk_init())
         die("the kernel refuses what an event loop needs (epoll, eventfd, threads)");
     if (m.opts.aio && aio_select_engine(m.opts.aio, &err))

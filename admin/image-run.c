@@ -51,7 +51,7 @@ int cli_run_image(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
         if (!strcmp(verbs[i].verb, cmd->verb))
             r.co_run = verbs[i].co_run;
     if (log_level_now > LOG_LVL_WARNING)
-        log_level_now = LOG_LVL_WARNING;
+        log_set_level(LOG_LVL_WARNING);
     if (!r.co_run || loop_init() || workers_init(HELPER_THREADS) || blk_init())
         return cli_fail("the kernel refuses what an event loop needs (epoll, eventfd, threads)");
     ev_ref(loop_ev()); /* helper threads alone would not keep it going */

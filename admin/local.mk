@@ -16,6 +16,7 @@ libadmin_a_SOURCES = \
 	admin/cmd-inject.c \
 	admin/cmd-job.c \
 	admin/cmd-live.c \
+	admin/cmd-log.c \
 	admin/cmd-mask.c \
 	admin/cmd-query.c \
 	admin/commands.c \
@@ -26,6 +27,8 @@ libadmin_a_SOURCES = \
 	admin/events.c \
 	admin/events.h \
 	admin/export.c \
+	admin/health.c \
+	admin/health.h \
 	admin/holds.c \
 	admin/holds.h \
 	admin/json-stream.c \
@@ -72,10 +75,13 @@ libcli_a_SOURCES = \
 	admin/cli-args.c \
 	admin/cli-chain.c \
 	admin/cli-client.c \
+	admin/cli-complete.c \
 	admin/cli-image.c \
 	admin/cli-job.c \
+	admin/cli-log.c \
 	admin/cli-misc.c \
 	admin/cli-print.c \
+	admin/cli-status.c \
 	admin/cli-table.c \
 	admin/cli-throttle.c \
 	admin/cli.h \

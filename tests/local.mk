@@ -27,6 +27,7 @@ UNIT_TESTS += \
 	tests/unit/test-job \
 	tests/unit/test-json-stream \
 	tests/unit/test-layers \
+	tests/unit/test-log \
 	tests/unit/test-mask \
 	tests/unit/test-merged \
 	tests/unit/test-negotiate \
@@ -122,6 +123,9 @@ tests_unit_test_json_stream_LDADD = $(CTEST_LIBS) libadmin.a libtarget.a libdisc
 
 tests_unit_test_layers_SOURCES = tests/unit/test-layers.c
 tests_unit_test_layers_LDADD = $(CTEST_LIBS) libadmin.a libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS) $(JANSSON_LIBS)
+
+tests_unit_test_log_SOURCES = tests/unit/test-log.c
+tests_unit_test_log_LDADD = $(CTEST_LIBS) $(UTIL_LIBS)
 
 tests_unit_test_mask_SOURCES = tests/unit/test-mask.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/scsi-fake.c tests/unit/scsi-fake.h
 tests_unit_test_mask_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)

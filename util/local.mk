@@ -12,6 +12,7 @@ libutil_a_SOURCES = \
 	util/error.c \
 	util/error.h \
 	util/list.h \
+	util/log-levels.c \
 	util/log.c \
 	util/log.h \
 	util/loop.c \

@@ -18,9 +18,9 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
     (void)argc;
     (void)argv;
-    log_level_now = LOG_LVL_ERROR; /* every input is wrong somewhere */
+    log_set_level(LOG_LVL_ERROR); /* every input is wrong somewhere */
     if (level)
-        log_set_level(level);
+        log_set_levels(level, &(struct error)ERROR_INIT);
     return 0;
 }
 
