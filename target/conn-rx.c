@@ -70,6 +70,8 @@ static long step_header(struct conn *c, const uint8_t *p, size_t n)
     }
     memcpy(c->rx.bhs, p, PDU_BHS_BYTES);
     rc = pdu_decode(p, &c->rx.pdu);
+    if (!rc && c->rx.pdu.opcode == PDU_SCSI_CMD)
+        pdu_decode_ahs(p + PDU_BHS_BYTES, &c->rx.pdu);
     c->rx.placed_bytes = 0;
     c->rx.digest = DIGEST_BEGIN;
     c->rx.sink = RX_DISCARD;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * GET LBA STATUS (SBC-4 5.8) and GET LAYER STATUS (docs/cow-layer-extension.md, 4): one walk of
- * the layers below a LUN, told in two ways. Extents are merged until the initiator's buffer is
- * full or the work bound is reached; an answer never asks a remote, and scans no more of the device
- * than that, except for a report type of which there is nothing at all.
+ * GET LBA STATUS of both lengths (SBC-4 5.8, 5.9) and GET LAYER STATUS
+ * (docs/cow-layer-extension.md, 4): one walk of the layers below a LUN, told in two ways. Extents
+ * are merged until the initiator's buffer is full or the work bound is reached; an answer never
+ * asks a remote, and scans no more of the device than that, except for a report type of which there
+ * is nothing at all.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -35,7 +36,10 @@ static const uint8_t report_types[] = {
     [0x10] = NO_STATES, /* blocks that may be unreadable: none is known before it is read */
 };
 
-#define LBA_RTP 0x01 /* the report type was heeded; COMPLETION CONDITION: not told */
+#define LBA_RTP 0x01 /* the report type was heeded */
+
+/* COMPLETION CONDITION: what ended the answer */
+enum { LBA_ENDED_FULL = 1 << 1, LBA_ENDED_SCAN = 2 << 1, LBA_ENDED_CAPACITY = 3 << 1 };
 
 struct walk {
     struct scsi_cmd *cmd;
@@ -148,11 +152,18 @@ static int co_walk(struct walk *w)
     return 0;
 }
 
+static uint8_t ended_by(const struct walk *w)
+{
+    if (w->pos < w->end)
+        return w->nr == w->max ? LBA_ENDED_FULL : 0; /* 0: the bound on the work */
+    return w->end < w->cmd->lun->capacity_blocks ? LBA_ENDED_SCAN : LBA_ENDED_CAPACITY;
+}
+
 static uint32_t encode_lba_status(const struct walk *w, uint8_t *buf)
 {
     memset(buf, 0, LBA_HDR_BYTES + w->nr * LBA_DESC_BYTES);
     put_be32(buf, LBA_HDR_BYTES - 4 + w->nr * LBA_DESC_BYTES);
-    buf[7] = LBA_RTP;
+    buf[7] = LBA_RTP | ended_by(w);
     for (unsigned i = 0; i < w->nr; i++) {
         uint8_t *d = buf + LBA_HDR_BYTES + i * LBA_DESC_BYTES;
 
@@ -193,19 +204,23 @@ static void start_walk(struct scsi_cmd *cmd)
 
 /*
  * @hdr_bytes and 16 bytes a descriptor. An allocation length too short for one descriptor gets one
- * all the same, and cmd_reply() cuts it. @wanted: provisioning of those states; 0: layers.
+ * all the same, and cmd_reply() cuts it. @wanted: provisioning of those states; 0: layers. @scan:
+ * blocks that are looked at; 0: all.
  */
-static void start(struct scsi_cmd *cmd, uint32_t hdr_bytes, uint8_t wanted, unsigned deepest)
+static void start(struct scsi_cmd *cmd, uint32_t hdr_bytes, uint8_t wanted, unsigned deepest,
+                  uint32_t scan)
 {
     uint64_t room = MIN_OF(cdb_get(cmd->cdb, cmd->op->len), (uint64_t)MAX_ANSWER_BYTES);
     unsigned max = room >= hdr_bytes + 32 ? (unsigned)(room - hdr_bytes) / 16 : 1;
     struct walk *w;
+    uint64_t left;
 
     cmd->lba = cdb_get(cmd->cdb, cmd->op->lba);
     if (cmd->lba >= cmd->lun->capacity_blocks) {
         cmd_fail_info(cmd, SENSE_LBA_OUT_OF_RANGE, cmd->lba);
         return;
     }
+    left = cmd->lun->capacity_blocks - cmd->lba;
     w = malloc(sizeof(*w) + max * sizeof(w->out[0]));
     if (!w) {
         cmd_fail_errno(cmd, -ENOMEM);
@@ -213,28 +228,43 @@ static void start(struct scsi_cmd *cmd, uint32_t hdr_bytes, uint8_t wanted, unsi
     }
     *w = (struct walk){
         .cmd = cmd,
-        .pos = wanted == NO_STATES ? cmd->lun->capacity_blocks : cmd->lba,
-        .end = cmd->lun->capacity_blocks,
+        .pos = cmd->lba,
+        .end = cmd->lba + MIN_OF(scan ? scan : left, left),
         .deepest = deepest,
         .as_provisioning = wanted,
         .wanted = wanted,
         .max = max,
     };
+    if (wanted == NO_STATES)
+        w->pos = w->end;
     cmd->priv = w;
     cmd_get_buf(cmd, hdr_bytes + 16 * max, start_walk);
 }
 
-void sbc_get_lba_status(struct scsi_cmd *cmd)
+static void start_lba_status(struct scsi_cmd *cmd, uint16_t type_at, uint32_t scan)
 {
-    uint8_t type = cmd->cdb[14];
+    uint8_t type = cmd->cdb[type_at];
 
     if (type >= ARRAY_LEN(report_types) || !report_types[type])
-        cmd_fail_cdb_field(cmd, 14, -1);
+        cmd_fail_cdb_field(cmd, type_at, -1);
     else
-        start(cmd, LBA_HDR_BYTES, report_types[type], 0);
+        start(cmd, LBA_HDR_BYTES, report_types[type], 0, scan);
+}
+
+void sbc_get_lba_status(struct scsi_cmd *cmd)
+{
+    start_lba_status(cmd, 14, 0);
+}
+
+void sbc_get_lba_status32(struct scsi_cmd *cmd)
+{
+    if (get_be32(cmd->cdb + 24)) /* ELEMENT IDENTIFIER: the disk has no elements */
+        cmd_fail_cdb_field(cmd, 24, -1);
+    else
+        start_lba_status(cmd, 10, get_be32(cmd->cdb + 20));
 }
 
 void cowl_get_layer_status(struct scsi_cmd *cmd)
 {
-    start(cmd, COWL_STATUS_HDR_BYTES, 0, cmd->cdb[14]);
+    start(cmd, COWL_STATUS_HDR_BYTES, 0, cmd->cdb[14], 0);
 }

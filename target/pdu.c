@@ -11,13 +11,20 @@
 #define F_CONT   0x40
 #define F_STATUS 0x01 /* of a Data-In */
 
+#define PDU_BHS_CDB_BYTES 16
+
+enum { AHS_EXTENDED_CDB = 1, AHS_READ_LENGTH = 2 };
+#define AHS_TYPE_MASK 0x3f
+#define AHS_HDR_BYTES 4 /* length, type, and a byte that is reserved in both types */
+
 static int decode_cmd(const uint8_t *b, struct pdu *p)
 {
     p->cmd.read = b[1] & 0x40;
     p->cmd.write = b[1] & 0x20;
     p->cmd.attr = b[1] & 0x07;
     p->cmd.edtl_bytes = get_be32(b + 20);
-    memcpy(p->cmd.cdb, b + 32, 16);
+    memcpy(p->cmd.cdb, b + 32, PDU_BHS_CDB_BYTES);
+    p->cmd.cdb_bytes = PDU_BHS_CDB_BYTES;
     if (p->itt == PDU_NO_TAG || p->cmd.attr > 4)
         return -EPROTO;
     /* 11.3.1: data that follows, or F */
@@ -104,6 +111,29 @@ int pdu_decode(const uint8_t bhs[PDU_BHS_BYTES], struct pdu *p)
     if (!decoders[p->opcode])
         return -EOPNOTSUPP;
     return decoders[p->opcode](bhs, p);
+}
+
+void pdu_decode_ahs(const uint8_t *ahs, struct pdu *p)
+{
+    unsigned at = 0, bytes, type;
+
+    while (p->cmd.cdb_bytes && at < p->ahs_bytes) {
+        bytes = 3u + get_be16(ahs + at); /* AHSLength counts neither itself nor the type */
+        type = ahs[at + 2] & AHS_TYPE_MASK;
+        if (bytes > p->ahs_bytes - at || type == AHS_READ_LENGTH) {
+            p->cmd.cdb_bytes = 0;
+        } else if (type == AHS_EXTENDED_CDB) {
+            unsigned more = bytes > AHS_HDR_BYTES ? bytes - AHS_HDR_BYTES : 0;
+
+            if (p->cmd.cdb_bytes + more > PDU_MAX_CDB_BYTES || !more) {
+                p->cmd.cdb_bytes = 0;
+                return;
+            }
+            memcpy(p->cmd.cdb + p->cmd.cdb_bytes, ahs + at + AHS_HDR_BYTES, more);
+            p->cmd.cdb_bytes += (uint16_t)more;
+        }
+        at += bytes + pdu_pad_bytes(bytes);
+    }
 }
 
 static void begin(uint8_t *bhs, enum pdu_opcode opcode, uint8_t flags, uint32_t itt)

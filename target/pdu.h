@@ -15,6 +15,7 @@
 #define PDU_DIGEST_BYTES  4
 #define PDU_MAX_HDR_BYTES (PDU_BHS_BYTES + PDU_MAX_AHS_BYTES + PDU_DIGEST_BYTES)
 #define PDU_NO_TAG        0xffffffffu
+#define PDU_MAX_CDB_BYTES 32 /* longer ones are of no command that we know */
 
 enum pdu_opcode {
     PDU_NOP_OUT = 0x00,
@@ -85,7 +86,8 @@ struct pdu {
             bool read, write;
             uint8_t attr;
             uint32_t edtl_bytes;
-            uint8_t cdb[16];
+            uint16_t cdb_bytes; /* 16; with an AHS more; 0: no command that can be (see below) */
+            uint8_t cdb[PDU_MAX_CDB_BYTES]; /* zeros behind */
         } cmd;
         struct {
             uint32_t datasn, offset_bytes;
@@ -112,6 +114,12 @@ struct pdu {
  * other. @p has opcode, lengths and tag even then, so that it can be skipped and rejected.
  */
 int pdu_decode(const uint8_t bhs[PDU_BHS_BYTES], struct pdu *p);
+/*
+ * What follows the header of a SCSI Command, @p->ahs_bytes of it (RFC 7143 11.2.2): the rest of a
+ * long CDB. cmd.cdb_bytes becomes 0 if it is longer than any we know, if data goes in both
+ * directions, or if the lengths contradict each other. Other kinds of AHS are skipped.
+ */
+void pdu_decode_ahs(const uint8_t *ahs, struct pdu *p);
 
 static inline uint32_t pdu_pad_bytes(uint32_t data_bytes)
 {

@@ -111,7 +111,8 @@ void cmd_reply(struct scsi_cmd *cmd, uint32_t len)
 static void end_with_sense(struct scsi_cmd *cmd, const struct sense *s)
 {
     cmd->status = SCSI_CHECK_CONDITION;
-    cmd->sense_len = (uint16_t)sense_build(cmd->sense, s, cmd->lun && cmd->lun->mode.sense_descriptor);
+    cmd->sense_len =
+        (uint16_t)sense_build(cmd->sense, s, cmd->lun && cmd->lun->mode.sense_descriptor);
     cmd->transfer_bytes = cmd->moved_bytes;
     cmd_end(cmd);
 }
@@ -415,6 +416,11 @@ static bool passes_checks(struct scsi_cmd *cmd)
 {
     const struct scsi_opcode *op = cmd->op;
 
+    if (cmd->cdb[0] == SCSI_VARIABLE &&
+        (cmd->cdb_bytes != op->cdb_len || cmd->cdb[7] != op->cdb_len - 8)) {
+        cmd_fail_cdb_field(cmd, 7, -1); /* ADDITIONAL CDB LENGTH */
+        return false;
+    }
     if (!bits_are_known(cmd))
         return false;
     if (op->flags & OPF_PROTECT && cmd->cdb[1] & 0xe0) { /* no protection information */
@@ -503,15 +509,33 @@ static void init_own_fields(struct scsi_cmd *cmd)
     cmd->priv = NULL;
 }
 
+/* More bytes than the command has are no command; fewer read as zeros, which the row judges. */
+static const struct scsi_opcode *find_op(const struct scsi_cmd *cmd, bool *bad_sa)
+{
+    const struct scsi_opcode *op = scsi_opcode_find(cmd->cdb, bad_sa);
+
+    if (!cmd->cdb_bytes || (cmd->cdb_bytes > 16 && cmd->cdb[0] != SCSI_VARIABLE)) {
+        *bad_sa = false;
+        return NULL;
+    }
+    return op && scsi_opcode_on_lun(op, cmd->lun) ? op : NULL;
+}
+
+static void cmd_fail_bad_sa(struct scsi_cmd *cmd)
+{
+    if (cmd->cdb[0] == SCSI_VARIABLE)
+        cmd_fail_cdb_field(cmd, 8, -1);
+    else
+        cmd_fail_cdb_field(cmd, 1, 4);
+}
+
 void scsi_cmd_start(struct scsi_cmd *cmd)
 {
     enum ua_kind ua;
     bool bad_sa;
 
     init_own_fields(cmd);
-    cmd->op = scsi_opcode_find(cmd->cdb, &bad_sa);
-    if (cmd->op && !scsi_opcode_on_lun(cmd->op, cmd->lun))
-        cmd->op = NULL;
+    cmd->op = find_op(cmd, &bad_sa);
     if (!cmd->lun && !(cmd->op && cmd->op->flags & OPF_NO_LUN)) {
         cmd_fail(cmd, SENSE_LUN_NOT_SUPPORTED);
         return;
@@ -526,7 +550,7 @@ void scsi_cmd_start(struct scsi_cmd *cmd)
     if ((!cmd->op || cmd->op->ua == UA_REPORT) && nexus_take_ua(cmd->nexus, cmd->lun->number, &ua))
         cmd_fail(cmd, SENSE_UA_FIRST + ua);
     else if (!cmd->op && bad_sa)
-        cmd_fail_cdb_field(cmd, 1, 4);
+        cmd_fail_bad_sa(cmd);
     else if (!cmd->op)
         cmd_fail(cmd, SENSE_INVALID_OPCODE);
     else if (!cmd->lun || !lun_hold(cmd->lun, cmd))

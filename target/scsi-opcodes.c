@@ -8,6 +8,7 @@
 #include "target/scsi-opcodes.h"
 
 #include "target/lun.h"
+#include "util/byteorder.h"
 #include "util/cow-wire.h"
 
 #define OP(name_, start_, resv_, ...)                              \
@@ -106,6 +107,12 @@ static const struct scsi_opcode sanitize[SCSI_NR_SA] = {
     [0x1f] = SANITIZE("SANITIZE, EXIT FAILURE MODE"),
 };
 
+static const struct scsi_opcode variable[SCSI_NR_SA] = {
+    [0x12] = OP("GET LBA STATUS(32)", sbc_get_lba_status32, RESV_READ, .dir = DIR_IN,
+                .flags = OPF_READY, .cdb_len = 32, .lba = AT(12, 8), .len = AT(28, 4),
+                .usage = {SCSI_VARIABLE, [7] = 0xff, FF2, 0xff, [12] = FF8, FF4, FF4, FF4}),
+};
+
 static const struct scsi_opcode table[256] = {
     [0x00] = OP("TEST UNIT READY", spc_good, RESV_UNIT, .flags = OPF_READY, .cdb_len = 6,
                 .usage = {0x00}),
@@ -176,6 +183,7 @@ static const struct scsi_opcode table[256] = {
                    .usage = {0x5a, 0x18, FF2, [7] = FF2}),
     [0x5e] = {.name = "PERSISTENT RESERVE IN", .by_sa = pr_in},
     [0x5f] = {.name = "PERSISTENT RESERVE OUT", .by_sa = pr_out},
+    [SCSI_VARIABLE] = {.name = "VARIABLE LENGTH", .by_sa = variable},
     [0x83] = {.name = "THIRD-PARTY COPY OUT", .by_sa = extended_copy},
     [0x84] = {.name = "THIRD-PARTY COPY IN", .by_sa = copy_results},
     [0x88] = OP("READ(16)", sbc_read, RESV_READ, .dir = DIR_IN, .flags = READ_FLAGS | OPF_PROTECT,
@@ -234,16 +242,27 @@ const struct scsi_opcode *scsi_opcode_group(uint8_t opcode)
     return table[opcode].name ? &table[opcode] : NULL;
 }
 
+unsigned cdb_service_action_at(uint8_t opcode)
+{
+    return opcode == SCSI_VARIABLE ? 9 : 1;
+}
+
+uint16_t cdb_service_action(const uint8_t *cdb)
+{
+    return cdb[0] == SCSI_VARIABLE ? get_be16(cdb + 8) : cdb[1] & (SCSI_NR_SA - 1);
+}
+
 const struct scsi_opcode *scsi_opcode_find(const uint8_t *cdb, bool *bad_sa)
 {
+    uint16_t sa = cdb_service_action(cdb);
     const struct scsi_opcode *op = scsi_opcode_group(cdb[0]);
 
     *bad_sa = false;
     if (!op || !op->by_sa)
         return op;
-    op = &op->by_sa[cdb[1] & (SCSI_NR_SA - 1)];
-    *bad_sa = !op->name;
-    return op->name ? op : NULL;
+    op = sa < SCSI_NR_SA && op->by_sa[sa].name ? &op->by_sa[sa] : NULL;
+    *bad_sa = !op;
+    return op;
 }
 
 bool scsi_opcode_on_lun(const struct scsi_opcode *op, const struct lun *lun)

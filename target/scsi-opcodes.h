@@ -9,9 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-struct scsi_cmd;
-struct lun;
+#include "target/scsi.h"
 
 enum data_dir { DIR_NONE, DIR_IN, DIR_OUT };
 
@@ -61,15 +59,19 @@ struct scsi_opcode {
     uint16_t flags; /* enum op_flags */
     uint8_t cdb_len;
     struct cdb_field lba;
-    struct cdb_field len; /* blocks, or for replies the allocation length in bytes */
-    uint8_t usage[16];    /* SPC-4 6.35.3: bits of the CDB we look at; [0] is the opcode */
+    struct cdb_field len;        /* blocks, or for replies the allocation length in bytes */
+    uint8_t usage[SCSI_MAX_CDB]; /* SPC-4 6.35.3: bits of the CDB we look at; [0] is the opcode */
     const struct scsi_opcode *by_sa; /* SCSI_NR_SA rows by service action, instead of all above */
 };
 
 #define SCSI_NR_SA       32
+#define SCSI_VARIABLE    0x7f /* opcode of CDBs with a length of their own, SPC-4 4.2.5.3 */
 #define SCSI_REPLY_BYTES 4096
 
-/* The row for a CDB. NULL with *bad_sa: opcode known, service action not. */
+/* Service action, and where it is: the last byte that belongs to it. */
+uint16_t cdb_service_action(const uint8_t *cdb);
+unsigned cdb_service_action_at(uint8_t opcode);
+/* The row for a CDB (SCSI_MAX_CDB bytes). NULL with *bad_sa: opcode known, service action not. */
 const struct scsi_opcode *scsi_opcode_find(const uint8_t *cdb, bool *bad_sa);
 /* The row as it stands in the table (with by_sa); NULL: opcode unknown. */
 const struct scsi_opcode *scsi_opcode_group(uint8_t opcode);
@@ -138,6 +140,7 @@ void sbc_unmap(struct scsi_cmd *cmd);
 void sbc_write_same(struct scsi_cmd *cmd);
 /* lba-status.c */
 void sbc_get_lba_status(struct scsi_cmd *cmd);
+void sbc_get_lba_status32(struct scsi_cmd *cmd);
 void cowl_get_layer_status(struct scsi_cmd *cmd);
 
 #endif

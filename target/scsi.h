@@ -62,7 +62,7 @@ struct nexus {
     struct target *target;
     const char *initiator; /* owned by the session */
     uint8_t isid[6];
-    struct list_head luns; /* scsi: per-LUN state (pending unit attentions) */
+    struct list_head luns;       /* scsi: per-LUN state (pending unit attentions) */
     const struct lun_mask *mask; /* the target's; NULL: all LUNs are seen */
 };
 void nexus_init(struct nexus *n, struct target *t, const char *initiator, const uint8_t isid[6]);
@@ -92,17 +92,19 @@ struct scsi_transport_ops {
 };
 
 #define SCSI_MAX_SENSE 252
+#define SCSI_MAX_CDB   32
 
 struct scsi_cmd {
     /* ---- filled by the transport before scsi_cmd_start() ---- */
     const struct scsi_transport_ops *ops;
     struct nexus *nexus;
-    uint8_t lun_field[8];     /* as in the PDU, SAM-5 4.7 */
-    uint8_t cdb[16];          /* of a longer CDB the first 16 bytes; such opcodes are refused */
-    uint8_t attr;             /* enum scsi_task_attr */
-    bool dir_read, dir_write; /* what the initiator said it expects */
-    uint32_t edtl_bytes;      /* expected data transfer length */
-    uint32_t chunk_bytes;     /* largest data-out chunk worth asking for */
+    uint8_t lun_field[8];      /* as in the PDU, SAM-5 4.7 */
+    uint8_t cdb[SCSI_MAX_CDB]; /* zeros behind what the transport carried */
+    uint8_t cdb_bytes;         /* 16 or more; 0: no command that there is, refused */
+    uint8_t attr;              /* enum scsi_task_attr */
+    bool dir_read, dir_write;  /* what the initiator said it expects */
+    uint32_t edtl_bytes;       /* expected data transfer length */
+    uint32_t chunk_bytes;      /* largest data-out chunk worth asking for */
 
     /* ---- the result, valid in complete() ---- */
     uint8_t status;

@@ -194,8 +194,18 @@ static int report_all(const struct scsi_cmd *cmd, uint8_t *buf, bool rctd)
     return (int)n;
 }
 
+static void put_service_action(uint8_t *usage, uint16_t sa)
+{
+    unsigned at = cdb_service_action_at(usage[0]);
+
+    if (at > 1)
+        put_be16(usage + at - 1, sa);
+    else
+        usage[at] = (uint8_t)((usage[at] & ~(SCSI_NR_SA - 1u)) | sa);
+}
+
 static int report_one(const struct scsi_cmd *cmd, uint8_t *buf, const struct scsi_opcode *op,
-                      bool rctd)
+                      bool has_sa, uint16_t sa, bool rctd)
 {
     size_t n = 4;
 
@@ -206,6 +216,8 @@ static int report_one(const struct scsi_cmd *cmd, uint8_t *buf, const struct scs
     buf[1] = (uint8_t)(0x03 | (rctd ? 0x80 : 0)); /* as the standard has it; CTDP */
     put_be16(buf + 2, op->cdb_len);
     memcpy(buf + n, op->usage, op->cdb_len);
+    if (has_sa) /* not a map of bits: the value */
+        put_service_action(buf + n, sa);
     n += op->cdb_len;
     if (rctd)
         n += put_timeouts(buf + n);
@@ -234,7 +246,7 @@ int spc_report_opcodes(struct scsi_cmd *cmd, uint8_t *buf)
         op = sa < SCSI_NR_SA ? &op->by_sa[sa] : NULL;
     else if (option == REPORT_EITHER && sa)
         op = NULL;
-    return report_one(cmd, buf, op, rctd);
+    return report_one(cmd, buf, op, has_sa, sa, rctd);
 }
 
 /* ---- REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS, SPC-4 6.36 ---- */

@@ -131,6 +131,8 @@ void task_put(struct task *t)
     conn_put_if_done(s->conn);
 }
 
+_Static_assert(PDU_MAX_CDB_BYTES == SCSI_MAX_CDB, "one is copied to the other");
+
 static void fill_command(struct task *t, const struct pdu *p)
 {
     struct session *s = t->session;
@@ -139,7 +141,8 @@ static void fill_command(struct task *t, const struct pdu *p)
     cmd->ops = &transport_ops;
     cmd->nexus = &s->nexus;
     memcpy(cmd->lun_field, p->lun, 8);
-    memcpy(cmd->cdb, p->cmd.cdb, 16);
+    memcpy(cmd->cdb, p->cmd.cdb, SCSI_MAX_CDB);
+    cmd->cdb_bytes = (uint8_t)p->cmd.cdb_bytes;
     cmd->attr = p->cmd.attr;
     cmd->dir_read = p->cmd.read;
     cmd->dir_write = p->cmd.write;

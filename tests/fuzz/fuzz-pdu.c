@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The PDU decoder, and the cutting of Data-In series. Input: headers of 48 bytes, one after the
- * other; what is behind the last whole one says how a series is cut.
+ * other, those of SCSI commands with their AHS; what is behind the last whole one says how a series
+ * is cut.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,7 @@
 #include "tests/fuzz/fuzz.h"
 #include "util/byteorder.h"
 
-static void decode(const uint8_t *raw)
+static void decode(const uint8_t *raw, struct fuzz_bytes *in)
 {
     uint8_t *bhs = fuzz_exact(raw, PDU_BHS_BYTES);
     struct pdu p;
@@ -21,6 +22,16 @@ static void decode(const uint8_t *raw)
     FUZZ_REQUIRE(p.ahs_bytes == raw[4] * 4 && p.ahs_bytes <= PDU_MAX_AHS_BYTES);
     FUZZ_REQUIRE(p.data_bytes == get_be24(raw + 5));
     FUZZ_REQUIRE(p.itt == get_be32(raw + 16));
+    if (p.opcode == PDU_SCSI_CMD && fuzz_left(in) >= p.ahs_bytes) {
+        uint8_t *ahs = malloc(p.ahs_bytes + !p.ahs_bytes);
+        size_t got;
+        const uint8_t *from = fuzz_take(in, p.ahs_bytes, &got);
+
+        memcpy(ahs, from, got);
+        pdu_decode_ahs(ahs, &p);
+        FUZZ_REQUIRE(p.cmd.cdb_bytes <= PDU_MAX_CDB_BYTES);
+        free(ahs);
+    }
     free(bhs);
 }
 
@@ -45,7 +56,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t got;
 
     while (fuzz_left(&in) >= PDU_BHS_BYTES)
-        decode(fuzz_take(&in, PDU_BHS_BYTES, &got));
+        decode(fuzz_take(&in, PDU_BHS_BYTES, &got), &in);
     cut(&in);
     return 0;
 }

@@ -3,8 +3,9 @@
  * SCSI commands from CDB to status, over a disk in memory that is LUN 0, writable, and LUN 1, a
  * read-only layer of a chain.
  *
- * Input: commands, each a byte of flags (below), a CDB of 16 bytes, the expected transfer length
- * (2 bytes), and for data-out the length of what follows (2 bytes) and that, zeros behind it.
+ * Input: commands, each a byte of flags (below), a CDB of 16 bytes (32 where it says so), the
+ * expected transfer length (2 bytes), and for data-out the length of what follows (2 bytes) and
+ * that, zeros behind it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -29,9 +30,20 @@ enum flags {
 static struct fake_cmd *take_command(struct fake *f, struct fuzz_bytes *in, uint8_t flags)
 {
     size_t got, said;
-    const uint8_t *cdb = fuzz_take(in, 16, &got);
-    uint32_t edtl = fuzz_u16(in);
-    struct fake_cmd *c = fake_cmd_new(f, cdb, (unsigned)got, edtl, flags & DATA_OUT);
+    const uint8_t *from = fuzz_take(in, 16, &got);
+    uint8_t cdb[SCSI_MAX_CDB] = {0};
+    unsigned bytes = 16;
+    uint32_t edtl;
+    struct fake_cmd *c;
+
+    memcpy(cdb, from, got);
+    if (cdb[0] == SCSI_VARIABLE) {
+        from = fuzz_take(in, 16, &got);
+        memcpy(cdb + 16, from, got);
+        bytes += (unsigned)got;
+    }
+    edtl = fuzz_u16(in);
+    c = fake_cmd_new(f, cdb, bytes, edtl, flags & DATA_OUT);
 
     if (flags & DATA_OUT && edtl) {
         said = fuzz_u16(in);

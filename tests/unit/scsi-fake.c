@@ -173,7 +173,8 @@ struct fake_cmd *fake_cmd_new(struct fake *f, const uint8_t *cdb, unsigned cdb_l
     c->data = calloc(1, MAX_OF(edtl, 1u)); /* exactly: ASan sees more */
     c->cmd.ops = &fake_ops;
     c->cmd.nexus = &f->nexus;
-    memcpy(c->cmd.cdb, cdb, MIN_OF(cdb_len, 16u));
+    memcpy(c->cmd.cdb, cdb, MIN_OF(cdb_len, (unsigned)SCSI_MAX_CDB));
+    c->cmd.cdb_bytes = (uint8_t)MAX_OF(MIN_OF(cdb_len, (unsigned)SCSI_MAX_CDB), 16u);
     c->cmd.attr = SCSI_ATTR_SIMPLE;
     c->cmd.dir_read = edtl && !out;
     c->cmd.dir_write = edtl && out;

@@ -45,6 +45,65 @@ TEST(pdu, scsi_command_fields)
     CHECK_EQ(p.cmd.cdb[15], 0x11);
 }
 
+/* A SCSI Command with this AHS, through both decoders. */
+static void command_with_ahs(struct pdu *p, const uint8_t *ahs, uint8_t words)
+{
+    uint8_t b[PDU_BHS_BYTES];
+
+    header(b, PDU_SCSI_CMD, 0x80 | 1);
+    b[4] = words;
+    b[32] = 0x7f;
+    b[47] = 15;
+    CHECK_EQ(pdu_decode(b, p), 0);
+    CHECK_EQ(p->cmd.cdb_bytes, 16);
+    pdu_decode_ahs(ahs, p);
+}
+
+TEST(pdu, the_rest_of_a_long_cdb_is_in_an_ahs)
+{
+    static const uint8_t whole[20] = {0, 17, 1, 0, 16, 17, [19] = 31};
+    static const uint8_t part[16] = {0, 10, 1, 0, 16, [12] = 24};
+    static const uint8_t behind[24] = {0, 1, 5, 0xff, 0, 17, 0xc1, 0, 16, [23] = 31};
+    struct pdu p;
+
+    command_with_ahs(&p, whole, 5);
+    CHECK_EQ(p.cmd.cdb_bytes, 32);
+    CHECK_EQ(p.cmd.cdb[15], 15);
+    CHECK_EQ(p.cmd.cdb[16], 16);
+    CHECK_EQ(p.cmd.cdb[31], 31);
+    command_with_ahs(&p, part, 4);
+    CHECK_EQ(p.cmd.cdb_bytes, 25);
+    CHECK_EQ(p.cmd.cdb[24], 24);
+    CHECK_EQ(p.cmd.cdb[25], 0);
+    command_with_ahs(&p, behind, 6); /* another kind of AHS before it; reserved bits of the type */
+    CHECK_EQ(p.cmd.cdb_bytes, 32);
+    CHECK_EQ(p.cmd.cdb[31], 31);
+}
+
+TEST(pdu, an_ahs_that_no_command_can_have_is_marked)
+{
+    static const uint8_t longer[24] = {0, 18, 1, 0, 16};
+    static const uint8_t empty[4] = {0, 1, 1, 0};
+    static const uint8_t twice[40] = {0, 17, 1, [20] = 0, 17, 1};
+    static const uint8_t overrun[4] = {0, 2, 5, 0};
+    static const uint8_t both_ways[8] = {0, 5, 2, 0, 0, 0, 2, 0};
+    static const uint8_t other[8] = {0, 5, 9};
+    struct pdu p;
+
+    command_with_ahs(&p, longer, 6);
+    CHECK_EQ(p.cmd.cdb_bytes, 0);
+    command_with_ahs(&p, empty, 1);
+    CHECK_EQ(p.cmd.cdb_bytes, 0);
+    command_with_ahs(&p, twice, 10);
+    CHECK_EQ(p.cmd.cdb_bytes, 0);
+    command_with_ahs(&p, overrun, 1);
+    CHECK_EQ(p.cmd.cdb_bytes, 0);
+    command_with_ahs(&p, both_ways, 2);
+    CHECK_EQ(p.cmd.cdb_bytes, 0);
+    command_with_ahs(&p, other, 2);
+    CHECK_EQ(p.cmd.cdb_bytes, 16);
+}
+
 TEST(pdu, lengths_at_their_limits)
 {
     uint8_t b[PDU_BHS_BYTES];

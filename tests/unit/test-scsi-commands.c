@@ -142,11 +142,22 @@ TEST(reservations, reserve_ends_with_its_nexus_or_a_reset)
 
 /* ---- no command takes a bit that it doesn't know ---- */
 
+static void put_opcode(uint8_t cdb[SCSI_MAX_CDB], const struct scsi_opcode *op, uint8_t opcode,
+                       unsigned sa)
+{
+    memset(cdb, 0, SCSI_MAX_CDB);
+    cdb[0] = opcode;
+    cdb[cdb_service_action_at(opcode)] = (uint8_t)sa;
+    if (opcode == SCSI_VARIABLE)
+        cdb[7] = op->cdb_len - 8;
+}
+
 static void check_bit(const struct scsi_opcode *op, uint8_t opcode, unsigned sa, unsigned bit)
 {
-    uint8_t cdb[16] = {opcode, (uint8_t)sa};
+    uint8_t cdb[SCSI_MAX_CDB];
     struct fake_cmd *c;
 
+    put_opcode(cdb, op, opcode, sa);
     cdb[bit / 8] |= (uint8_t)(1u << bit % 8);
     c = fake_cmd_new(&f, cdb, op->cdb_len, 0, false);
     fake_run(c);
@@ -195,11 +206,12 @@ static bool is_exempt(const struct scsi_opcode *op)
 static void check_row(const struct scsi_opcode *op, uint8_t opcode, unsigned sa, bool write_only)
 {
     bool conflicts = op->resv == RESV_WRITE || (op->resv == RESV_READ && !write_only);
-    uint8_t cdb[16] = {opcode, (uint8_t)sa};
+    uint8_t cdb[SCSI_MAX_CDB];
     int sense;
 
     if (!op->name || is_exempt(op))
         return;
+    put_opcode(cdb, op, opcode, sa);
     sense = exec(&other, cdb, op->cdb_len, NULL, 0);
     if ((sense == CONFLICT) != conflicts)
         CHECK_STR(op->name, conflicts ? "a conflict" : "no conflict");

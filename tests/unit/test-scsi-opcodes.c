@@ -44,7 +44,7 @@ static void check_length(const struct scsi_opcode *op, uint8_t opcode, int sa)
     unsigned by_group = cdb_group_len(opcode);
 
     (void)sa;
-    CHECK(op->cdb_len >= 6 && op->cdb_len <= 16);
+    CHECK(op->cdb_len >= 6 && op->cdb_len <= (opcode == SCSI_VARIABLE ? 32 : 16));
     CHECK(!by_group || by_group == op->cdb_len);
 }
 
@@ -56,9 +56,11 @@ TEST(opcodes, lengths_agree_with_the_group_code)
 static void check_usage(const struct scsi_opcode *op, uint8_t opcode, int sa)
 {
     CHECK_EQ(op->usage[0], opcode);
-    if (sa >= 0)
+    if (sa >= 0 && opcode == SCSI_VARIABLE)
+        CHECK_EQ(op->usage[8] & op->usage[9], 0xff);
+    else if (sa >= 0)
         CHECK_EQ(op->usage[1] & 0x1f, 0x1f);
-    for (unsigned i = op->cdb_len; i < 16; i++)
+    for (unsigned i = op->cdb_len; i < SCSI_MAX_CDB; i++)
         CHECK_EQ(op->usage[i], 0);
     for (unsigned i = 0; i < op->lba.bytes; i++)
         CHECK(op->usage[op->lba.at + i]);
@@ -73,10 +75,11 @@ TEST(opcodes, usage_bits_start_with_the_opcode_and_cover_the_fields)
 
 static void check_fields(const struct scsi_opcode *op, uint8_t opcode, int sa)
 {
-    (void)opcode;
+    unsigned end = op->cdb_len - (opcode == SCSI_VARIABLE ? 0 : 1); /* mostly the last is CONTROL */
+
     (void)sa;
-    CHECK(op->lba.at + op->lba.bytes < op->cdb_len); /* the last byte is CONTROL */
-    CHECK(op->len.at + op->len.bytes < op->cdb_len);
+    CHECK(op->lba.at + op->lba.bytes <= end);
+    CHECK(op->len.at + op->len.bytes <= end);
     if (op->flags & OPF_MEDIUM)
         CHECK(op->lba.bytes && op->len.bytes);
     if (op->flags & OPF_WRITE)
@@ -90,7 +93,7 @@ TEST(opcodes, fields_lie_inside_the_cdb)
 
 TEST(opcodes, unknown_opcode_and_unknown_service_action_differ)
 {
-    uint8_t cdb[16] = {0xff};
+    uint8_t cdb[SCSI_MAX_CDB] = {0xff};
     bool bad_sa;
 
     CHECK(!scsi_opcode_find(cdb, &bad_sa));
@@ -105,7 +108,7 @@ TEST(opcodes, unknown_opcode_and_unknown_service_action_differ)
 
 TEST(opcodes, layer_status_is_only_on_luns_of_a_chain)
 {
-    uint8_t cdb[16] = {COWL_OPCODE, COWL_SA_LAYER_STATUS};
+    uint8_t cdb[SCSI_MAX_CDB] = {COWL_OPCODE, COWL_SA_LAYER_STATUS};
     bool bad_sa;
     const struct scsi_opcode *op = scsi_opcode_find(cdb, &bad_sa);
     struct lun plain = {.has_cowl = false}, layer = {.has_cowl = true};

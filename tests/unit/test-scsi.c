@@ -180,7 +180,8 @@ TEST(scsi, protection_and_naca_bits_are_invalid_fields)
 TEST(scsi, unknown_commands_are_invalid_opcodes_or_fields)
 {
     fake_setup(&f, DISK_BYTES, true);
-    CHECK_EQ(fake_exec(&f, CDB(0x7f, 0, 0, 0, 0, 0), NULL, 0, false), SENSE(5, 0x20, 0));
+    CHECK_EQ(fake_exec(&f, CDB(0x7e, 0, 0, 0, 0, 0), NULL, 0, false), SENSE(5, 0x20, 0));
+    CHECK_EQ(fake_exec(&f, CDB(0x7f, 0, 0, 0, 0, 0), NULL, 0, false), SENSE(5, 0x24, 0));
     CHECK_EQ(fake_exec(&f, CDB(0x5e, 4, 0, 0, 0, 0, 0, 0, 8, 0), data, 8, false),
              SENSE(5, 0x24, 0));
     CHECK_EQ(
@@ -745,6 +746,103 @@ TEST(scsi, get_lba_status_tells_only_what_the_report_type_asks_for)
     fake_teardown(&f);
 }
 
+/* SBC-4 5.9 */
+static int lba_status32(uint8_t type, uint64_t lba, uint32_t scan, uint32_t element,
+                        uint32_t alloc_len)
+{
+    uint8_t cdb[32] = {0x7f, [7] = 0x18, [9] = 0x12, [10] = type};
+
+    put_be64(cdb + 12, lba);
+    put_be32(cdb + 20, scan);
+    put_be32(cdb + 24, element);
+    put_be32(cdb + 28, alloc_len);
+    memset(data, 0xee, 4096);
+    return fake_exec(&f, cdb, 32, data, alloc_len, false);
+}
+
+TEST(scsi, get_lba_status_32_tells_the_same_as_the_short_one)
+{
+    static uint8_t other[4096];
+
+    fake_setup(&f, DISK_BYTES, true);
+    mem_node_fill(f.mem, 8192, 8192, BLK_ST_DATA, 1);
+    mem_node_fill(f.mem, 32768, 4096, BLK_ST_DATA, 1);
+    for (uint8_t type = 0; type <= 4; type++) {
+        CHECK_EQ(lba_status_of_type(type, 20), 0);
+        memcpy(other, data, sizeof(other));
+        CHECK_EQ(lba_status32(type, 20, 0, 0, 4096), 0);
+        CHECK(!memcmp(data, other, sizeof(other)));
+        CHECK_EQ(data[7] >> 1, 3); /* up to the capacity */
+    }
+    CHECK_EQ(lba_status32(5, 0, 0, 0, 4096), SENSE(5, 0x24, 0));
+    CHECK_EQ(lba_status32(0, 0, 0, 1, 4096), SENSE(5, 0x24, 0));
+    CHECK_EQ(lba_status32(0, DISK_BLOCKS, 0, 0, 24), SENSE(5, 0x21, 0));
+    fake_teardown(&f);
+}
+
+TEST(scsi, get_lba_status_32_looks_no_further_than_the_scan_length)
+{
+    fake_setup(&f, DISK_BYTES, true);
+    mem_node_fill(f.mem, 8192, 8192, BLK_ST_DATA, 1);
+    mem_node_fill(f.mem, 32768, 4096, BLK_ST_DATA, 1);
+    CHECK_EQ(lba_status32(2, 0, 20, 0, 4096), 0); /* mapped */
+    CHECK_EQ(get_be32(data), 4 + 16);
+    CHECK_EQ(get_be64(data + 8), 16);
+    CHECK_EQ(get_be32(data + 16), 4);
+    CHECK_EQ(data[7], 0x01 | 2 << 1);
+    CHECK_EQ(lba_status32(2, 0, 16, 0, 4096), 0);
+    CHECK_EQ(get_be32(data), 4);
+    CHECK_EQ(lba_status32(2, 0, UINT32_MAX, 0, 4096), 0);
+    CHECK_EQ(get_be32(data), 4 + 2 * 16);
+    CHECK_EQ(data[7], 0x01 | 3 << 1);
+    CHECK_EQ(lba_status32(0, 0, 0, 0, 24), 0);
+    CHECK_EQ(data[7], 0x01 | 1 << 1);
+    fake_teardown(&f);
+}
+
+TEST(scsi, a_cdb_of_another_length_than_its_command_is_refused)
+{
+    uint8_t cdb[32] = {0x7f, [7] = 0x18, [9] = 0x12, [31] = 64};
+    struct fake_cmd *c;
+
+    fake_setup(&f, DISK_BYTES, true);
+    CHECK_EQ(fake_exec(&f, cdb, 32, data, 64, false), 0);
+    CHECK_EQ(fake_exec(&f, cdb, 16, data, 64, false), SENSE(5, 0x24, 0));
+    CHECK_EQ(fake_exec(&f, cdb, 28, data, 64, false), SENSE(5, 0x24, 0));
+    cdb[7] = 0x17;
+    CHECK_EQ(fake_exec(&f, cdb, 32, data, 64, false), SENSE(5, 0x24, 0));
+    cdb[7] = 0x18;
+    cdb[8] = 1; /* service action 0112h */
+    CHECK_EQ(fake_exec(&f, cdb, 32, data, 64, false), SENSE(5, 0x24, 0));
+    memset(cdb, 0, sizeof(cdb));
+    CHECK_EQ(fake_exec(&f, cdb, 32, NULL, 0, false), SENSE(5, 0x20, 0)); /* TEST UNIT READY */
+    c = fake_cmd_new(&f, cdb, 16, 0, false);
+    c->cmd.cdb_bytes = 0;
+    fake_run(c);
+    CHECK_EQ(fake_sense(c), SENSE(5, 0x20, 0));
+    fake_cmd_free(c);
+    fake_teardown(&f);
+}
+
+TEST(scsi, usage_data_tells_the_service_action_itself)
+{
+    fake_setup(&f, DISK_BYTES, true);
+    CHECK_EQ(fake_exec(&f, CDB(0xa3, 0x0c, 2, 0x7f, 0, 0x12, 0, 0, 1, 0, 0, 0), data, 256, false),
+             0);
+    CHECK_EQ(data[1], 3);
+    CHECK_EQ(get_be16(data + 2), 32);
+    CHECK_EQ(data[4], 0x7f);
+    CHECK_EQ(get_be16(data + 4 + 8), 0x12);
+    CHECK_EQ(get_be32(data + 4 + 28), UINT32_MAX);
+    CHECK_EQ(fake_exec(&f, CDB(0xa3, 0x0c, 2, 0x9e, 0, 0x12, 0, 0, 1, 0, 0, 0), data, 256, false),
+             0);
+    CHECK_EQ(data[4 + 1], 0x12);
+    CHECK_EQ(fake_exec(&f, CDB(0xa3, 0x0c, 2, 0x7f, 1, 0x12, 0, 0, 1, 0, 0, 0), data, 256, false),
+             0);
+    CHECK_EQ(data[1], 1);
+    fake_teardown(&f);
+}
+
 TEST(scsi, get_lba_status_fits_the_allocation_length)
 {
     fake_setup(&f, DISK_BYTES, true);
@@ -891,8 +989,11 @@ TEST(scsi, all_supported_opcodes_run_or_are_refused_for_a_reason)
     len = get_be32(data);
     CHECK(len >= 8 && len % 8 == 0);
     for (uint32_t i = 4; i < 4 + len; i += 8) {
-        uint8_t cdb[16] = {data[i], data[i + 5] & 1 ? data[i + 3] : 0};
+        uint8_t cdb[SCSI_MAX_CDB] = {data[i], [7] = data[i] == SCSI_VARIABLE ? 0x18 : 0};
         uint8_t answer[4096];
+
+        if (data[i + 5] & 1)
+            cdb[cdb_service_action_at(data[i])] = data[i + 3];
         int sense = fake_exec(&f, cdb, data[i + 7], answer, 512, data[i] == 0x0a);
 
         CHECK(sense != SENSE(5, 0x20, 0));
