@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -79,16 +80,11 @@ static const char usage_text[] =
     "  -h, --help, -V, --version\n";
 
 static const struct option long_options[] = {
-    {"foreground", no_argument, NULL, 'f'},
-    {"portal", required_argument, NULL, 'p'},
-    {"control", required_argument, NULL, 'c'},
-    {"state", required_argument, NULL, 's'},
-    {"log-level", required_argument, NULL, 'l'},
-    {"log-to", required_argument, NULL, 'L'},
-    {"aio", required_argument, NULL, 'a'},
-    {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},
-    {NULL, 0, NULL, 0},
+    {"foreground", no_argument, NULL, 'f'},      {"portal", required_argument, NULL, 'p'},
+    {"control", required_argument, NULL, 'c'},   {"state", required_argument, NULL, 's'},
+    {"log-level", required_argument, NULL, 'l'}, {"log-to", required_argument, NULL, 'L'},
+    {"aio", required_argument, NULL, 'a'},       {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},         {NULL, 0, NULL, 0},
 };
 
 static void die_usage(const char *what, const char *arg)
@@ -316,9 +312,22 @@ static void init_rooms(void)
         die(err.msg);
 }
 
+/* A session and a file is a descriptor each: what a login shell gets (1024) is for select(). */
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur == limit.rlim_max)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit))
+        log_warn("at most 1024 files or so: %s", strerror(errno));
+}
+
 int main(int argc, char **argv)
 {
     parse_options(argc, argv, &m.opts);
+    raise_file_limit();
     if (!m.opts.foreground && background_start())
         die("can't become a daemon");
     init_rooms();

@@ -23,7 +23,7 @@ struct portal;
 struct session;
 struct task;
 
-#define CONN_CMD_WINDOW     128         /* MaxCmdSN - ExpCmdSN + 1 when idle */
+#define CONN_CMD_WINDOW     256         /* MaxCmdSN - ExpCmdSN + 1 when idle */
 #define CONN_TX_MAX_BYTES   (16u << 20) /* queued for the peer: above it nothing new is read */
 #define CONN_TX_MAX_OPS     1024
 #define CONN_LOGIN_LIMIT_NS 15000000000ull
