@@ -7,6 +7,7 @@ BUILD_PACKAGES=(autoconf automake make gcc g++ pkg-config libev-dev libjansson-d
 IMAGE_PACKAGES=(qemu-utils qemu-block-extra e2fsprogs)
 TEST_PACKAGES=(libiscsi-bin tgt python3 clang libclang-rt-dev mandoc qemu-system-x86 zsh)
 SYSTEM_PACKAGES=(iproute2)
+BENCH_PACKAGES=(tgt istgt qemu-utils qemu-system-common nbdkit libnbd-bin fio iproute2)
 
 installed() {
     [[ $(dpkg-query -W -f='${db:Status-Abbrev}' "$1" 2>/dev/null) == ii* ]]

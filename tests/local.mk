@@ -221,14 +221,24 @@ tests_unit_test_vpd_SOURCES = tests/unit/test-vpd.c tests/unit/mem-node.c tests/
 tests_unit_test_vpd_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
 
 # What the judges and the bench run.
-check_PROGRAMS += tests/tools/lunmap tests/tools/verify-writer tests/bench/load
+check_PROGRAMS += tests/tools/lunmap tests/tools/verify-writer
 tests_tools_lunmap_SOURCES = tests/tools/lunmap.c
 tests_tools_lunmap_LDADD = $(LIBISCSI_LIBS)
 tests_tools_verify_writer_SOURCES = tests/tools/verify-writer.c tests/tools/model.c \
 	tests/tools/model.h
 tests_tools_verify_writer_LDADD = $(LIBISCSI_LIBS)
-tests_bench_load_SOURCES = tests/bench/load.c
-tests_bench_load_LDADD = -lm
+
+# The bench: load generators, and the least a server can do.
+check_PROGRAMS += tests/bench/load tests/bench/load-nbd tests/bench/load-libiscsi \
+	tests/bench/floor
+tests_bench_load_SOURCES = tests/bench/load.c tests/bench/client.c tests/bench/client.h
+tests_bench_load_LDADD = $(ISAL_LIBS) -lm
+tests_bench_load_nbd_SOURCES = tests/bench/load-nbd.c tests/bench/client.c tests/bench/client.h
+tests_bench_load_nbd_LDADD = -lm
+tests_bench_load_libiscsi_SOURCES = tests/bench/load-libiscsi.c tests/bench/client.c \
+	tests/bench/client.h
+tests_bench_load_libiscsi_LDADD = $(LIBISCSI_LIBS) -lm
+tests_bench_floor_SOURCES = tests/bench/floor.c
 
 # Power cuts at every write, in memory.
 check_PROGRAMS += tests/crash/crash
