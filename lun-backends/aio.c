@@ -3,7 +3,8 @@
  * Which engine serves an op. The one selected takes O_DIRECT files. A buffered read is first tried
  * without waiting, on the loop: what is in the page cache costs no switch. The rest goes to the
  * engine if it can (io_uring), else to helper threads: libaio blocks in io_submit on buffered
- * files.
+ * files. Buffered writes go to a thread a file, in batches, which is cheaper than the ring: there
+ * too each would wake a thread.
  */
 #define LOG_AREA "aio"
 #include "lun-backends/aio.h"
@@ -84,6 +85,8 @@ void aio_submit(struct aio_op *op)
         aio_to_thread(op);
     } else if (!op->direct && aio_try_now(op)) {
         op->done(op);
+    } else if (!op->direct && op->write && op->writer) {
+        aio_write_cached(op);
     } else if ((op->direct || engine()->buffered) && op->niov <= IOV_MAX) {
         op->done_bytes = 0; /* an engine starts over */
         engine()->submit(op);

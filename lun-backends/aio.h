@@ -16,16 +16,28 @@
 #include <sys/uio.h>
 #include "util/error.h"
 #include "util/list.h"
+#include "util/loop.h"
 #include "util/workers.h"
+
+/* The writes of one file to the page cache, which go one batch after the other. Owned by the file;
+ * no op may be under way when it goes. */
+struct aio_writer {
+    struct list_head waiting;
+    struct deferred defer;
+    bool busy;
+};
+
+void aio_writer_init(struct aio_writer *writer);
 
 struct aio_op {
     int fd;
     bool write;
-    bool direct;          /* fd is O_DIRECT */
-    bool may_block;       /* to a helper thread at once */
-    bool nowait;          /* what would wait in the kernel is to fail -EAGAIN instead */
-    uint32_t align_bytes; /* of fd's offsets; 1 if buffered */
-    unsigned file_slot;   /* from aio_add_file(); 0: none */
+    bool direct;               /* fd is O_DIRECT */
+    bool may_block;            /* to a helper thread at once */
+    bool nowait;               /* what would wait in the kernel is to fail -EAGAIN instead */
+    uint32_t align_bytes;      /* of fd's offsets; 1 if buffered */
+    unsigned file_slot;        /* from aio_add_file(); 0: none */
+    struct aio_writer *writer; /* of a buffered file */
     const struct iovec *iov;
     int niov;
     uint64_t offset_bytes;
@@ -72,6 +84,9 @@ bool aio_try_now(struct aio_op *op);
 /* Takes what an engine got for op (bytes, or -errno): true if the op is complete now, result set.
  */
 bool aio_account(struct aio_op *op, int64_t got);
+
+/* A write to the page cache: on a thread, together with others of the same writer. */
+void aio_write_cached(struct aio_op *op);
 
 /* The others' rest: what came short or would have blocked. */
 void aio_to_thread(struct aio_op *op);

@@ -35,6 +35,7 @@ struct file_node {
     int claim_fd; /* O_EXCL on a block device that is written: the kernel mounts it nowhere; -1 */
     int tail_fd;  /* page cache, for a partial last block of an O_DIRECT file; -1: none */
     unsigned aio_slot; /* fd's, of the engine */
+    struct aio_writer writer;
     enum file_cache cache;
     bool direct, is_blkdev;
     bool grown;  /* real_end was moved by us */

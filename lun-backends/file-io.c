@@ -54,6 +54,7 @@ static void start_aio(struct file_op *op, void (*done)(struct aio_op *))
 
     op->aio.fd = f->fd;
     op->aio.file_slot = f->aio_slot;
+    op->aio.writer = &f->writer;
     op->aio.write = req->verb == BLK_WRITE;
     op->aio.direct = f->direct;
     op->aio.nowait = aio_nowait(f, op->aio.write);

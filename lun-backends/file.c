@@ -285,6 +285,7 @@ int co_file_open(const char *path, const struct file_opts *opts, struct blk_node
         return error_set(err, ENOMEM, "opening '%s': out of memory", path);
     f->fd = f->tail_fd = f->claim_fd = -1;
     f->cache = opts->cache;
+    aio_writer_init(&f->writer);
     list_init(&f->changes);
     list_init(&f->grow_waiters);
     list_init(&f->flush_now);

@@ -190,6 +190,69 @@ TEST(file, interleaved_writers_keep_each_others_bytes)
     run_both(co_storm);
 }
 
+/* ---- writes of one turn ------------------------------------------------------------------- */
+
+#define NR_AT_ONCE 700
+
+struct at_once {
+    struct blk_req req;
+    struct iovec iov;
+    uint32_t *left;
+};
+
+static void one_done(struct blk_req *req)
+{
+    struct at_once *w = container_of(req, struct at_once, req);
+
+    CHECK_EQ(req->result, 0);
+    --*w->left;
+}
+
+/* Small ones by the hundred, every fiftieth a large one: more than goes to a thread in one go. */
+static void co_at_once(struct test *t)
+{
+    struct blk_node *n = co_create(t, "at-once");
+    struct at_once *w = calloc(NR_AT_ONCE, sizeof(*w));
+    uint8_t *data = aligned_alloc(4096, 1 << 20), *out = aligned_alloc(4096, 1 << 20);
+    uint32_t left = NR_AT_ONCE;
+    uint64_t at = 0;
+
+    for (uint32_t i = 0; i < 1 << 20; i++)
+        data[i] = (uint8_t)(i * 13 + i / 4096);
+    for (uint32_t i = 0; i < NR_AT_ONCE; i++) {
+        uint32_t bytes = i % 50 == 49 ? 1u << 20 : 4096;
+
+        w[i].iov = (struct iovec){data + (bytes == 4096 ? i % 256 * 4096 : 0), bytes};
+        w[i].left = &left;
+        w[i].req = (struct blk_req){.verb = BLK_WRITE,
+                                    .offset_bytes = at,
+                                    .length_bytes = bytes,
+                                    .iov = &w[i].iov,
+                                    .niov = 1,
+                                    .done = one_done};
+        at += bytes;
+        blk_submit(n, &w[i].req);
+    }
+    CHECK_EQ(co_blk_flush(n), 0);
+    while (left)
+        co_pause();
+    at = 0;
+    for (uint32_t i = 0; i < NR_AT_ONCE; i++) {
+        CHECK_EQ(co_blk_read(n, at, out, w[i].iov.iov_len, 0), 0);
+        CHECK_EQ(memcmp(out, w[i].iov.iov_base, w[i].iov.iov_len), 0);
+        at += w[i].iov.iov_len;
+    }
+    free(w);
+    free(data);
+    free(out);
+    co_blk_node_unref(n);
+}
+
+TEST(file, hundreds_of_writes_in_one_turn)
+{
+    run_both(co_at_once);
+}
+
 /* ---- shapes of buffers ----------------------------------------------------------------------- */
 
 static void co_odd_buffers(struct test *t)
