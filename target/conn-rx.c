@@ -162,11 +162,10 @@ static size_t parse(struct conn *c, const uint8_t *p, size_t n)
     return used;
 }
 
+/* Where there is no want of a buffer that is a header or a digest cut in two: no allocation. */
 static void keep(struct conn *c, const uint8_t *p, size_t n)
 {
-    if (!n)
-        return;
-    c->rx.kept = malloc(n);
+    c->rx.kept = n <= sizeof(c->rx.kept_small) ? c->rx.kept_small : malloc(n);
     if (!c->rx.kept) {
         conn_close(c, "out of memory");
         return;
@@ -175,16 +174,21 @@ static void keep(struct conn *c, const uint8_t *p, size_t n)
     c->rx.kept_bytes = (uint32_t)n;
 }
 
+void conn_rx_forget(struct conn *c)
+{
+    if (c->rx.kept != c->rx.kept_small)
+        free(c->rx.kept);
+    c->rx.kept = NULL;
+    c->rx.kept_bytes = 0;
+}
+
 static size_t take_kept(struct conn *c)
 {
     size_t n = c->rx.kept_bytes;
 
-    if (n) {
+    if (n)
         memcpy(scratch, c->rx.kept, n);
-        free(c->rx.kept);
-        c->rx.kept = NULL;
-        c->rx.kept_bytes = 0;
-    }
+    conn_rx_forget(c);
     return n;
 }
 

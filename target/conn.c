@@ -145,7 +145,7 @@ static void conn_free(struct deferred *d)
     if (c->session)
         session_free(c->session);
     free(c->rx.segment);
-    free(c->rx.kept);
+    conn_rx_forget(c);
     free(c);
 }
 

@@ -103,8 +103,9 @@ struct conn {
         struct task *task;
         bool ignore;    /* of no effect: outside of the command window, or unknown */
         uint8_t reject; /* enum pdu_reject_reason, 0: none */
-        uint8_t *kept;  /* bytes read and not yet parsed */
+        uint8_t *kept;  /* bytes read and not yet parsed: kept_small, or malloc()ed */
         uint32_t kept_bytes;
+        uint8_t kept_small[PDU_BHS_BYTES + 16];
     } rx;
 
     struct {
@@ -140,6 +141,8 @@ extern void (*conn_on_room)(void);
 /* ---- conn-rx.c ---- */
 void conn_rx_start(struct conn *c);
 void conn_rx_stop(struct conn *c);
+/* Frees what was read and not yet parsed. */
+void conn_rx_forget(struct conn *c);
 /* What blocked reading may be over: look again, later this turn. */
 void conn_rx_kick(struct conn *c);
 
