@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "admin/json-util.h"
 #include "admin/secret.h"
 #include "admin/state.h"
 #include "util/log.h"
@@ -26,6 +27,7 @@ static void free_account(struct account *a)
         return;
     list_del(&a->link);
     free(a->chain);
+    free(a->secret_file);
     explicit_bzero(a, sizeof(*a));
     free(a);
 }
@@ -114,6 +116,8 @@ static json_t *account_to_json(const struct account *a)
     explicit_bzero(hex, sizeof(hex));
     if (j && a->chain)
         json_object_set_new(j, "chain", json_string(a->chain));
+    if (j && a->secret_file)
+        json_object_set_new(j, "secret-file", json_text(a->secret_file));
     return j;
 }
 
@@ -148,13 +152,14 @@ static int co_save(struct accounts *all, struct error *err)
 
 static int load_account(struct accounts *all, json_t *j, struct error *err)
 {
-    const char *user, *secret, *chain = NULL;
+    const char *user, *secret, *chain = NULL, *file = NULL;
     struct account *a;
     json_error_t jerr;
     int outgoing;
 
-    if (json_unpack_ex(j, &jerr, JSON_STRICT, "{s:s, s:s, s:b, s?s}", "user", &user, "secret",
-                       &secret, "outgoing", &outgoing, "chain", &chain))
+    if (json_unpack_ex(j, &jerr, JSON_STRICT, "{s:s, s:s, s:b, s?s, s?s}", "user", &user,
+                       "secret", &secret, "outgoing", &outgoing, "chain", &chain, "secret-file",
+                       &file))
         return error_set(err, EINVAL, "%s", jerr.text);
     if (!*user || strlen(user) > CHAP_NAME_MAX)
         return error_set(err, EINVAL, "a user's name has 1 to %d bytes", CHAP_NAME_MAX);
@@ -162,6 +167,7 @@ static int load_account(struct accounts *all, json_t *j, struct error *err)
     if (!a)
         return error_set(err, ENOMEM, "out of memory");
     list_add_tail(&all->list, &a->link);
+    a->secret_file = file ? strdup(file) : NULL;
     if (!from_hex(secret, &a->chap))
         return error_set(err, EINVAL, "the secret of user '%s' is not valid", user);
     return 0;
@@ -307,6 +313,7 @@ int co_accounts_add(struct accounts *all, const struct account_key *key, const c
     fresh = new_account(key->chain, key->outgoing, key->user);
     if (!fresh)
         return error_set(err, ENOMEM, "out of memory");
+    fresh->secret_file = strdup(secret_file);
     ret = co_read_secret(secret_file, &fresh->chap, err);
     if (!ret) {
         co_mutex_lock(&all->changing);
@@ -315,6 +322,22 @@ int co_accounts_add(struct accounts *all, const struct account_key *key, const c
     }
     if (ret)
         free_account(fresh);
+    return ret;
+}
+
+int co_accounts_compare(struct accounts *all, const struct account_key *key,
+                        const char *secret_file, struct error *err)
+{
+    struct chap_account read;
+    struct account *a;
+    int ret = co_read_secret(secret_file, &read, err);
+
+    if (ret)
+        return ret;
+    a = accounts_find(all, key);
+    ret = a && a->chap.secret_bytes == read.secret_bytes &&
+          !memcmp(a->chap.secret, read.secret, read.secret_bytes);
+    explicit_bzero(&read, sizeof(read));
     return ret;
 }
 

@@ -21,6 +21,7 @@ struct account {
     char *chain;   /* NULL: for discovery sessions */
     bool outgoing; /* what the target proves itself with; at most one a chain */
     struct chap_account chap;
+    char *secret_file; /* where the secret came from; NULL: not known */
 };
 
 struct accounts {
@@ -43,6 +44,9 @@ bool accounts_any_incoming(struct accounts *all, const char *chain);
 /* Coroutine: reads the secret, adds or replaces, saves; on failure all is as it was. */
 int co_accounts_add(struct accounts *all, const struct account_key *key, const char *secret_file,
                     struct error *err);
+/* Coroutine: 1 if @secret_file holds the secret that the account has, 0 if another, or -errno. */
+int co_accounts_compare(struct accounts *all, const struct account_key *key,
+                        const char *secret_file, struct error *err);
 /* Coroutine. DeviceNotFound in @err. */
 int co_accounts_remove(struct accounts *all, const struct account_key *key, struct error *err);
 /* Coroutine: all of a chain that is gone. */

@@ -101,11 +101,9 @@ static const struct values {
 static const struct asked {
     const char *what, *execute, *key;
 } asked[] = {
-    {"NAME", "query-chains", "name"},
-    {"JOB", "query-block-jobs", "device"},
-    {"USER", "query-accounts", "user"},
-    {"ID", "query-sessions", "id"},
-    {"LAYER", "query-named-block-nodes", "node-name"},
+    {"NAME", "query-chains", "name"},      {"JOB", "query-block-jobs", "device"},
+    {"USER", "query-accounts", "user"},    {"ID", "query-sessions", "id"},
+    {"PORTAL", "query-portals", "portal"}, {"LAYER", "query-named-block-nodes", "node-name"},
 };
 
 static void offer_asked(const struct typed *t, const struct asked *a)

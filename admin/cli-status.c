@@ -40,6 +40,26 @@ static void put_summary(const json_t *d)
     putchar('\n');
 }
 
+static void put_portals(const json_t *portals)
+{
+    const json_t *p;
+    size_t i;
+
+    json_array_foreach (portals, i, p)
+        printf("portal %s, group %lld%s%s\n", cli_str(p, "portal"), cli_int(p, "group"),
+               json_object_get(p, "advertise") ? ", known as " : "", cli_str(p, "advertise"));
+}
+
+int cli_run_portal_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
+{
+    json_t *list;
+    int status = cli_execute(cli, cmd->execute, args, &list);
+
+    put_portals(list);
+    json_decref(list);
+    return status;
+}
+
 static void put_details(const json_t *d)
 {
     const json_t *p;
@@ -52,9 +72,7 @@ static void put_details(const json_t *d)
     }
     printf("%s, process %lld, up %lld s\n", cli_str(json_object_get(d, "version"), "package"),
            cli_int(d, "pid"), cli_int(d, "uptime-seconds"));
-    json_array_foreach (json_object_get(d, "portals"), i, p)
-        printf("portal %s, group %lld%s%s\n", cli_str(p, "portal"), cli_int(p, "group"),
-               json_object_get(p, "advertise") ? ", known as " : "", cli_str(p, "advertise"));
+    put_portals(json_object_get(d, "portals"));
     printf("file engine %s\nstate in ", cli_str(d, "aio"));
     cli_put(cli_str(d, "state-dir"));
     putchar('\n');

@@ -104,6 +104,8 @@ int cli_run_discover(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_session_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_event_follow(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_account_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_config(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_portal_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_completion(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_log_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_status(struct cli *cli, const struct cli_cmd *cmd, json_t *args);

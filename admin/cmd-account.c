@@ -7,6 +7,7 @@
 #include "admin/accounts.h"
 #include "admin/chains.h"
 #include "admin/commands.h"
+#include "admin/json-util.h"
 #include "util/log.h"
 
 static const struct cmd_arg add_args[] = {
@@ -14,6 +15,14 @@ static const struct cmd_arg add_args[] = {
     {.name = "secret-file", .type = ARG_STRING},
     {.name = "chain", .type = ARG_STRING, .optional = true},
     {.name = "discovery", .type = ARG_BOOL, .optional = true},
+    {.name = "outgoing", .type = ARG_BOOL, .optional = true},
+    {.name = NULL},
+};
+
+static const struct cmd_arg compare_args[] = {
+    {.name = "user", .type = ARG_STRING},
+    {.name = "secret-file", .type = ARG_STRING},
+    {.name = "chain", .type = ARG_STRING, .optional = true},
     {.name = "outgoing", .type = ARG_BOOL, .optional = true},
     {.name = NULL},
 };
@@ -99,6 +108,25 @@ static json_t *run_add(struct daemon *d, const json_t *args, struct error *err)
     return ret ? NULL : json_object();
 }
 
+/* So that who applies a configuration knows whether an account is to be changed. */
+static json_t *run_compare(struct daemon *d, const json_t *args, struct error *err)
+{
+    const char *secret_file = arg_string(args, "secret-file");
+    const struct account_key key = {
+        .chain = arg_string(args, "chain"),
+        .user = arg_string(args, "user"),
+        .outgoing = arg_bool(args, "outgoing", false),
+    };
+    int ret;
+
+    if (*secret_file != '/') {
+        error_set(err, EINVAL, "secret file: '%.200s' is no absolute path", secret_file);
+        return NULL;
+    }
+    ret = co_accounts_compare(d->accounts, &key, secret_file, err);
+    return ret < 0 ? NULL : json_pack("{s:b}", "same", ret);
+}
+
 static bool is_last(struct accounts *all, const struct account_key *key)
 {
     struct account *a;
@@ -147,6 +175,8 @@ static json_t *run_query(struct daemon *d, const json_t *args, struct error *err
                       a->outgoing);
         if (a->chain)
             json_object_set_new(j, "chain", json_string(a->chain));
+        if (a->secret_file)
+            json_object_set_new(j, "secret-file", json_text(a->secret_file));
         json_array_append_new(list, j);
     }
     return list;
@@ -204,6 +234,7 @@ static json_t *run_redirect(struct daemon *d, const json_t *args, struct error *
 
 const struct command account_commands[] = {
     {"account-add", "a user and secret that initiators log in with", add_args, run_add},
+    {"account-compare", "does a file hold the secret of an account?", compare_args, run_compare},
     {"account-remove", "takes an account away; open sessions stay", remove_args, run_remove},
     {"query-accounts", "all accounts, without their secrets", NULL, run_query},
     {"chain-redirect", "sends logins to another address", redirect_args, run_redirect},

@@ -35,7 +35,6 @@
 #include "util/workers.h"
 
 #define MAX_PORTALS      64
-#define DEFAULT_PORTAL   "127.0.0.1:3260"
 #define HELPER_THREADS   16
 #define SESSION_GRACE_NS UINT64_C(5000000000)
 
@@ -151,8 +150,6 @@ static void parse_options(int argc, char **argv, struct options *o)
     }
     if (optind < argc)
         die_usage("unexpected argument: ", argv[optind]);
-    if (!o->nr_portals)
-        o->portals[o->nr_portals++] = DEFAULT_PORTAL;
 }
 
 /* ---- the end -------------------------------------------------------------------------------- */
@@ -236,6 +233,24 @@ static int make_socket_dir(const char *socket, struct error *err)
     return 0;
 }
 
+/* Those of the command line and those added later; the default one where there are none. */
+static int open_portals(const struct daemon *d, struct error *err)
+{
+    const struct string_list *added = &d->state->portals;
+
+    if (!d->nr_fixed_portals && !added->nr)
+        return portal_open(DEFAULT_PORTAL, err);
+    for (unsigned i = 0; i < d->nr_fixed_portals; i++) {
+        if (portal_open(d->fixed_portals[i], err))
+            return -err->errnum;
+    }
+    for (unsigned i = 0; i < added->nr; i++) {
+        if (!portal_name_at(added->items[i]) && portal_open(added->items[i], err))
+            return error_prefix(err, "portal added by portal add");
+    }
+    return 0;
+}
+
 static int co_open_all(struct error *err)
 {
     static const struct control_ops ops = {
@@ -245,10 +260,8 @@ static int co_open_all(struct error *err)
     struct daemon *d = &m.d;
 
     co_chains_reopen(d);
-    for (unsigned i = 0; i < m.opts.nr_portals; i++) {
-        if (portal_open(m.opts.portals[i], err))
-            return -err->errnum;
-    }
+    if (open_portals(d, err))
+        return -err->errnum;
     return control_open(m.opts.socket, &ops, d, &d->control, err);
 }
 
@@ -335,6 +348,8 @@ int main(int argc, char **argv)
     m.d.job_history = json_array();
     m.d.started_ns = now_ns();
     m.d.socket_path = m.opts.socket;
+    m.d.fixed_portals = m.opts.portals;
+    m.d.nr_fixed_portals = m.opts.nr_portals;
     m.d.stop = stop_for_command;
     events_init(&m.d);
     reservations_init(&m.d);

@@ -12,6 +12,7 @@ libadmin_a_SOURCES = \
 	admin/cmd-account.c \
 	admin/cmd-block.c \
 	admin/cmd-chain.c \
+	admin/cmd-config.c \
 	admin/cmd-filter.c \
 	admin/cmd-inject.c \
 	admin/cmd-job.c \
@@ -67,7 +68,7 @@ libadmin_a_SOURCES = \
 
 sbin_PROGRAMS += cowtgtd
 cowtgtd_SOURCES = admin/cowtgtd.c
-cowtgtd_LDADD = libadmin.a libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS) $(JANSSON_LIBS)
+cowtgtd_LDADD = libadmin.a libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS) $(JANSSON_LIBS) $(ISNS_LIBS)
 
 noinst_LIBRARIES += libcli.a
 libcli_a_SOURCES = \
@@ -76,6 +77,10 @@ libcli_a_SOURCES = \
 	admin/cli-chain.c \
 	admin/cli-client.c \
 	admin/cli-complete.c \
+	admin/cli-config-check.c \
+	admin/cli-config-plan.c \
+	admin/cli-config.c \
+	admin/cli-config.h \
 	admin/cli-image.c \
 	admin/cli-job.c \
 	admin/cli-log.c \

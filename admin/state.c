@@ -130,7 +130,7 @@ static json_t *file_to_json(const struct file_record *f)
 
 static char *state_to_text(const struct state *s)
 {
-    json_t *chains = json_array(), *files = json_array(), *root;
+    json_t *chains = json_array(), *files = json_array(), *portals = json_array(), *root;
     struct chain_record *rec;
     struct file_record *f;
     int bad = 0;
@@ -140,8 +140,10 @@ static char *state_to_text(const struct state *s)
         bad |= json_array_append_new(chains, record_to_json(rec));
     list_for_each_entry (f, &s->files, link)
         bad |= json_array_append_new(files, file_to_json(f));
-    root = json_pack("{s:i, s:s, s:o, s:o}", "version", STATE_VERSION, "initiator-name",
-                     s->initiator, "chains", chains, "files", files);
+    for (unsigned i = 0; i < s->portals.nr; i++)
+        bad |= json_array_append_new(portals, json_string(s->portals.items[i]));
+    root = json_pack("{s:i, s:s, s:o, s:o, s:o}", "version", STATE_VERSION, "initiator-name",
+                     s->initiator, "chains", chains, "files", files, "portals", portals);
     text = bad ? NULL : json_dumps(root, JSON_INDENT(1));
     json_decref(root);
     return text;
@@ -190,9 +192,23 @@ static int load_chain(struct state *s, const json_t *j, struct error *err)
     return 0;
 }
 
+static int load_portals(struct state *s, const json_t *list, struct error *err)
+{
+    const json_t *item;
+    size_t i;
+
+    json_array_foreach (list, i, item) {
+        if (!json_is_string(item))
+            return error_set(err, EINVAL, "portals: a member has the wrong type");
+        if (string_list_add(&s->portals, json_string_value(item)))
+            return error_set(err, ENOMEM, "out of memory");
+    }
+    return 0;
+}
+
 static int load_json(struct state *s, json_t *root, struct error *err)
 {
-    json_t *chains, *files, *item;
+    json_t *chains, *files, *portals = NULL, *item;
     const char *initiator;
     json_error_t jerr;
     int version;
@@ -203,10 +219,11 @@ static int load_json(struct state *s, json_t *root, struct error *err)
     if (version != STATE_VERSION)
         return error_set(err, EINVAL, "version %d is not known (this daemon writes version %d)",
                          version, STATE_VERSION);
-    if (json_unpack_ex(root, &jerr, JSON_STRICT, "{s:i, s:s, s:o, s:o}", "version", &version,
-                       "initiator-name", &initiator, "chains", &chains, "files", &files))
+    if (json_unpack_ex(root, &jerr, JSON_STRICT, "{s:i, s:s, s:o, s:o, s?o}", "version", &version,
+                       "initiator-name", &initiator, "chains", &chains, "files", &files, "portals",
+                       &portals))
         return error_set(err, EINVAL, "%s", jerr.text);
-    if (!json_is_array(chains) || !json_is_array(files) ||
+    if (!json_is_array(chains) || !json_is_array(files) || (portals && !json_is_array(portals)) ||
         strlen(initiator) >= sizeof(s->initiator))
         return error_set(err, EINVAL, "a member has the wrong type or length");
     strcpy(s->initiator, initiator);
@@ -218,7 +235,7 @@ static int load_json(struct state *s, json_t *root, struct error *err)
         if (load_file(s, item, err))
             return -err->errnum;
     }
-    return 0;
+    return load_portals(s, portals, err);
 }
 
 /* ---- files -------------------------------------------------------------------------- */
@@ -406,6 +423,7 @@ void state_close(struct state *s)
         free_file(s, list_first_entry(&s->files, struct file_record, link));
     if (s->lock_fd >= 0)
         close(s->lock_fd);
+    string_list_release(&s->portals);
     free(s->dir);
     free(s);
 }

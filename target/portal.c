@@ -416,6 +416,47 @@ int portal_open(const char *text, struct error *err)
     return 0;
 }
 
+static struct portal *find_portal(const char *text)
+{
+    char address[PORTAL_TEXT_MAX + 1];
+    struct sockaddr_storage ss, all_ones;
+    struct portal *p;
+
+    snprintf(address, sizeof(address), "%.*s", (int)MIN_OF(strcspn(text, ","), PORTAL_TEXT_MAX),
+             text);
+    if (!parse_address(address, &ss))
+        return NULL;
+    memset(&all_ones, 0xff, sizeof(all_ones));
+    all_ones.ss_family = ss.ss_family;
+    list_for_each_entry (p, &portals, link) {
+        if (port_of(&p->addr) == port_of(&ss) && same_under(&p->addr, &ss, &all_ones))
+            return p;
+    }
+    return NULL;
+}
+
+const char *portal_name_at(const char *text)
+{
+    const struct portal *p = find_portal(text);
+
+    return p ? p->name : NULL;
+}
+
+int portal_close(const char *text, struct error *err)
+{
+    struct portal *p = find_portal(text);
+
+    if (!p)
+        return error_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT, "there is no portal \"%.80s\"",
+                               text);
+    log_info("no longer listening on %s", p->name);
+    ev_io_stop(loop_ev(), &p->io);
+    list_del(&p->link);
+    portal_free(p);
+    nr_portals--;
+    return 0;
+}
+
 void portal_for_each(bool (*fn)(const struct portal_info *, void *), void *arg)
 {
     struct portal *p;

@@ -160,6 +160,22 @@ int target_allow(struct target *t, const char *who, struct error *err)
     return rc ? error_set(err, -rc, "out of memory") : 0;
 }
 
+int target_set_allowed(struct target *t, char *const *who, unsigned nr, struct error *err)
+{
+    struct access_list old = t->allowed;
+
+    t->allowed = (struct access_list){0};
+    for (unsigned i = 0; i < nr; i++) {
+        if (target_allow(t, who[i], err)) {
+            access_release(&t->allowed);
+            t->allowed = old;
+            return -err->errnum;
+        }
+    }
+    access_release(&old);
+    return 0;
+}
+
 int target_check_name(const char *name, struct error *err)
 {
     char checked[ISCSI_NAME_MAX + 1];

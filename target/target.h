@@ -35,6 +35,8 @@ void target_for_each(bool (*fn)(struct target *, void *), void *arg);
  * lie in one of them; nothing given: everybody. Copied.
  */
 int target_allow(struct target *t, const char *who, struct error *err);
+/* Exactly these from now on; @nr 0: everybody. Sessions that are open stay. All or nothing. */
+int target_set_allowed(struct target *t, char *const *who, unsigned nr, struct error *err);
 /* Would target_allow() take @who? */
 int target_check_allow(const char *who, struct error *err);
 /* Is it an iSCSI name (iqn., eui., naa.)? */
@@ -171,6 +173,13 @@ void session_set_event_sink(void (*fn)(const struct session_info *, bool opened)
  * what initiators are told instead, and ",group=N", its portal group tag (1 to 65535, else 1).
  */
 int portal_open(const char *text, struct error *err);
+/*
+ * Stops listening at "ADDR[:PORT]" (what comes after a comma does not matter); sessions that came in
+ * there stay. -ENOENT.
+ */
+int portal_close(const char *text, struct error *err);
+/* The name of the portal that listens there; NULL: none. */
+const char *portal_name_at(const char *text);
 struct portal_info {
     const char *name;      /* "ADDR:PORT" as bound */
     const char *advertise; /* "HOST:PORT"; NULL: that */

@@ -12,6 +12,7 @@ UNIT_TESTS += \
 	tests/unit/test-chain-name \
 	tests/unit/test-chain-reader \
 	tests/unit/test-chap \
+	tests/unit/test-cli-config \
 	tests/unit/test-cli-table \
 	tests/unit/test-commit \
 	tests/unit/test-copy-on-read \
@@ -78,6 +79,9 @@ tests_unit_test_chain_reader_LDADD = $(CTEST_LIBS) libdiscovery.a $(LUN_LIBS)
 
 tests_unit_test_chap_SOURCES = tests/unit/test-chap.c
 tests_unit_test_chap_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+tests_unit_test_cli_config_SOURCES = tests/unit/test-cli-config.c
+tests_unit_test_cli_config_LDADD = $(CTEST_LIBS) libcli.a $(UTIL_LIBS) $(JANSSON_LIBS)
 
 tests_unit_test_cli_table_SOURCES = tests/unit/test-cli-table.c
 tests_unit_test_cli_table_LDADD = $(CTEST_LIBS) libcli.a $(UTIL_LIBS) $(JANSSON_LIBS)
