@@ -5,6 +5,7 @@ build-system/ (or COWTGT_GUEST_CACHE) and is made once; run as a program it make
 
 The image's root file system is merged (/bin is /usr/bin); libraries are those that the programs
 name, out of the same packages, so that the host's own versions don't matter."""
+import contextlib
 import fcntl
 import glob
 import hashlib
@@ -321,11 +322,17 @@ class Image:
         except OSError:
             return False
 
-    def make(self):
-        """Makes it unless it is there; two at once: one makes it, the other waits."""
+    @contextlib.contextmanager
+    def locked(self):
+        """Two at once: one makes what is missing, the other waits."""
         os.makedirs(self.cache, exist_ok=True)
         with open(os.path.join(self.cache, "lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def make(self):
+        """Makes it unless it is there."""
+        with self.locked():
             if not self.made():
                 self.build()
         return self
