@@ -10,12 +10,20 @@ import time
 CHUNK = 16384
 
 
-class Framer:
-    """Cuts a stream of PDUs into (part, bytes): "header" (with its digest) and "data"."""
+class Session:
+    """What the two directions of a connection have to know of each other."""
 
-    def __init__(self, header_digest):
-        self.digest = 4 if header_digest else 0
-        self.full_feature, self.buf, self.data_left = False, b"", 0
+    def __init__(self, proxy):
+        self.header_digest = 4 if proxy.header_digest else 0
+        self.data_digest = 4 if proxy.data_digest else 0
+        self.full_feature = False
+
+
+class Framer:
+    """Cuts a stream of PDUs into (part, bytes): "header" and "data" (with their digests), "login"."""
+
+    def __init__(self, session):
+        self.session, self.buf, self.data_left = session, b"", 0
 
     def feed(self, data):
         self.buf += data
@@ -27,17 +35,17 @@ class Framer:
                 continue
             if len(self.buf) < 48:
                 return
-            size = 48 + 4 * self.buf[4] + (self.digest if self.full_feature else 0)
+            full = self.session.full_feature
+            size = 48 + 4 * self.buf[4] + (self.session.header_digest if full else 0)
             if len(self.buf) < size:
                 return
             head, self.buf = self.buf[:size], self.buf[size:]
             length = struct.unpack(">I", b"\0" + head[5:8])[0]
-            self.data_left = length + -length % 4
-            login = head[0] & 0x3f == 0x23
-            yield "login" if login else "header", head
+            self.data_left = length + -length % 4 + (self.session.data_digest if full and length else 0)
+            yield "header" if full else "login", head
             # the last login response: T, next stage full feature, status 0
-            if login and head[1] & 0x83 == 0x83 and head[36] == 0:
-                self.full_feature = True
+            if head[0] & 0x3f == 0x23 and head[1] & 0x83 == 0x83 and head[36] == 0:
+                self.session.full_feature = True
 
 
 class Link:
@@ -49,12 +57,13 @@ class Link:
         self.dead = False
         for s in (near, self.far):
             s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.start(near, self.far, None)
-        self.start(self.far, near, Framer(proxy.header_digest))
+        session = Session(proxy)
+        self.start(near, self.far, Framer(session), "up")
+        self.start(self.far, near, Framer(session), "down")
 
-    def start(self, source, sink, framer):
+    def start(self, source, sink, framer, direction):
         waiting = queue.Queue(256)
-        for fn, args in ((self.read, (source, waiting, framer)), (self.write, (sink, waiting))):
+        for fn, args in ((self.read, (source, waiting, framer, direction)), (self.write, (sink, waiting))):
             threading.Thread(target=fn, args=args, daemon=True).start()
 
     def close(self):
@@ -66,15 +75,14 @@ class Link:
                 pass
             s.close()
 
-    def read(self, source, waiting, framer):
+    def read(self, source, waiting, framer, direction):
         p = self.proxy
         try:
             while not self.dead:
                 data = source.recv(CHUNK)
                 if not data:
                     break
-                if framer:
-                    data = b"".join(p.maybe_flip(kind, part) for kind, part in framer.feed(data))
+                data = b"".join(p.maybe_flip(direction, kind, part) for kind, part in framer.feed(data))
                 due = time.monotonic() + p.delay_s
                 while not self.dead:
                     try:
@@ -107,16 +115,16 @@ class Link:
 
 
 class ChaosProxy:
-    """Listens on self.port for @to (host, port); header_digest: what the two will agree on."""
+    """Listens on self.port for @to (host, port); the digests: what the two will agree on."""
 
-    def __init__(self, to, header_digest=False):
-        self.to, self.header_digest = to, header_digest
+    def __init__(self, to, header_digest=False, data_digest=False):
+        self.to, self.header_digest, self.data_digest = to, header_digest, data_digest
         self.delay_s = 0.0      # each way
         self.rate = 0           # bytes a second, both ways and all connections together
         self.hole = False       # nothing comes through, nothing is closed
         self.refuse = False     # new connections are closed at once
-        self.flip_header = 0    # one bit in one of so many headers towards the initiator
-        self.flips = self.passed = self.accepted = self.headers = 0
+        self.flip = {}          # ("up" or "down", "header" or "data"): one bit in one of so many parts
+        self.flips = self.passed = self.accepted = self.parts = 0
         self.links, self.lock, self.free_at = [], threading.Lock(), 0.0
         self.listener = socket.socket()
         self.listener.bind(("127.0.0.1", 0))
@@ -147,14 +155,15 @@ class ChaosProxy:
             wait = self.free_at - now
         time.sleep(wait)
 
-    def maybe_flip(self, kind, part):
-        if kind != "header" or not self.flip_header:
+    def maybe_flip(self, direction, kind, part):
+        every = self.flip.get((direction, kind))
+        if not every:
             return part
-        self.headers += 1
-        if self.headers % self.flip_header:
+        self.parts += 1
+        if self.parts % every:
             return part
         self.flips += 1
-        bit = (self.headers * 2654435761) % (8 * 48)
+        bit = (self.parts * 2654435761) % (8 * len(part))
         part = bytearray(part)
         part[bit // 8] ^= 1 << bit % 8
         return bytes(part)
