@@ -52,6 +52,16 @@ bool plan_feed(struct plan *p, uint64_t start, uint64_t end, enum plan_kind kind
     return change_run(p, next, run);
 }
 
+uint64_t plan_mixed_end(const struct plan *p, uint64_t start, uint64_t end, enum plan_kind kind)
+{
+    uint64_t unit_end = round_up_pow2(start, p->unit_bytes);
+    bool empty = p->open.start == p->open.end;
+
+    if (empty || kind == p->open.kind || kind == PLAN_COPY || p->open.kind == PLAN_COPY)
+        return start;
+    return unit_end < end ? unit_end : end;
+}
+
 bool plan_finish(struct plan *p, struct plan_run *run)
 {
     return change_run(p, no_run, run);

@@ -4,7 +4,9 @@
  *
  * Extents come contiguous and ascending, with any boundaries; runs go out the same way, with
  * boundaries on units (and at the first and last byte fed). A unit that several extents share
- * gets the highest kind of them, so that one with a byte of data in it is copied.
+ * gets the highest kind of them, so that one with a byte of data in it is copied. Over layers that
+ * stay, where what is skipped may have data, a unit of zeros and of what is skipped has to be
+ * copied as well: plan_mixed_end().
  */
 #ifndef COWTGT_STREAM_PLAN_H
 #define COWTGT_STREAM_PLAN_H
@@ -33,6 +35,9 @@ void plan_init(struct plan *p, uint32_t unit_bytes);
 /* Adds [start, end), start being where the last one ended. True if that closed a run (*@run). */
 bool plan_feed(struct plan *p, uint64_t start, uint64_t end, enum plan_kind kind,
                struct plan_run *run);
+/* Up to where [start, end), which is of @kind and comes next, shares a unit in which only one of
+ * what is there already and itself is zeros, the other skipped; @start if it does not. */
+uint64_t plan_mixed_end(const struct plan *p, uint64_t start, uint64_t end, enum plan_kind kind);
 /* Nothing follows: closes what is open. */
 bool plan_finish(struct plan *p, struct plan_run *run);
 /*

@@ -114,7 +114,8 @@ int co_stream_ask_source(struct stream *s, uint64_t offset, uint64_t end, struct
     node = blk_head_node(&s->src);
     size = node->size_bytes;
     if (offset >= size)
-        n = one_extent(ext, offset, end, s->layers ? BLK_ST_ZERO : BLK_ST_UNALLOCATED);
+        n = one_extent(ext, offset, end,
+                       s->layers || s->how.below ? BLK_ST_ZERO : BLK_ST_UNALLOCATED);
     else
         n = co_blk_job_status_walk(node, offset, MIN_OF(end, size) - offset, s->layers, ext, max);
     blk_head_exit(&s->src);
@@ -141,10 +142,13 @@ static uint64_t vast_bytes(const struct stream *s)
 /* Feeds one extent and acts on all that is certain now. */
 static bool co_plan_extent(struct stream *s, uint64_t start, uint64_t end, enum plan_kind kind)
 {
+    uint64_t mixed = s->layers ? plan_mixed_end(&s->plan, start, end, kind) : start;
     uint64_t align = MAX_OF(blk_head_node(&s->dst)->limits.granularity_bytes, s->plan.unit_bytes);
     struct plan_run run;
 
-    if (plan_feed(&s->plan, start, end, kind, &run) && !co_act(s, run))
+    if (start < mixed && plan_feed(&s->plan, start, mixed, PLAN_COPY, &run) && !co_act(s, run))
+        return false;
+    if (mixed < end && plan_feed(&s->plan, mixed, end, kind, &run) && !co_act(s, run))
         return false;
     while (plan_take(&s->plan, stream_copy_bytes(s), align, vast_bytes(s), &run)) {
         if (!co_act(s, run))

@@ -87,6 +87,33 @@ TEST(stream_shapes, only_what_the_layers_above_the_base_decide)
     tear_down();
 }
 
+/* A layer with smaller units than the top's: neither all of such a unit is zeros, nor is it left. */
+TEST(stream_shapes, a_unit_of_zeros_and_of_what_the_base_has_is_copied)
+{
+    set_up(8 * MIB, 8 * MIB);
+    mem_node_fill(mid, 3 * MIB, UNIT, BLK_ST_ZERO, 0);
+    blk_set_backing(&top->node, NULL);
+    blk_node_unref(&top->node);
+    top = mem_node_new(8 * MIB, 4 * UNIT);
+    blk_set_backing(&top->node, &mid->node);
+    mem_node_fill(mid, 4 * MIB + UNIT, UNIT, BLK_ST_ZERO, 0);
+    mem_node_fill(mid, 5 * MIB - UNIT, 9 * UNIT, BLK_ST_ZERO, 0);
+    run_job(&(struct stream_plan_opts){.first = {.overlay = &top->node, .layers = 1}});
+    CHECK_EQ(last_ret, 0);
+    CHECK_EQ(mem_node_state(top, 2 * MIB), BLK_ST_ZERO); /* whole units stay what they are */
+    CHECK_EQ(top->data[3 * MIB], 0);
+    CHECK_EQ(top->data[3 * MIB + UNIT], 0x11);
+    CHECK_EQ(mem_node_state(top, 3 * MIB + 4 * UNIT), BLK_ST_UNALLOCATED);
+    CHECK_EQ(top->data[4 * MIB], 0x11);
+    CHECK_EQ(top->data[4 * MIB + UNIT], 0);
+    CHECK_EQ(top->data[4 * MIB + 2 * UNIT], 0x11);
+    CHECK_EQ(top->data[5 * MIB - 2 * UNIT], 0x11);
+    CHECK_EQ(top->data[5 * MIB - UNIT], 0);
+    CHECK_EQ(mem_node_state(top, 5 * MIB), BLK_ST_ZERO);
+    CHECK_EQ(mem_node_state(top, 5 * MIB + 8 * UNIT), BLK_ST_UNALLOCATED);
+    tear_down();
+}
+
 TEST(stream_shapes, past_a_shorter_layer_a_longer_base_stays_hidden)
 {
     set_up(8 * MIB, 4 * MIB);

@@ -133,6 +133,23 @@ TEST(stream_plan, random_extents_never_lose_data)
     }
 }
 
+TEST(stream_plan, what_is_mixed_ends_with_its_unit_or_its_extent)
+{
+    struct plan p;
+    struct plan_run run;
+
+    plan_init(&p, UNIT);
+    CHECK_EQ(plan_mixed_end(&p, 0, 512, PLAN_ZERO), 0); /* the first one */
+    CHECK(!plan_feed(&p, 0, UNIT + 512, PLAN_SKIP, &run));
+    CHECK_EQ(plan_mixed_end(&p, UNIT + 512, 4 * UNIT, PLAN_ZERO), 2 * UNIT);
+    CHECK_EQ(plan_mixed_end(&p, UNIT + 512, UNIT + 1024, PLAN_ZERO), UNIT + 1024);
+    CHECK_EQ(plan_mixed_end(&p, UNIT + 512, 4 * UNIT, PLAN_SKIP), UNIT + 512);
+    CHECK_EQ(plan_mixed_end(&p, UNIT + 512, 4 * UNIT, PLAN_COPY), UNIT + 512);
+    CHECK(plan_feed(&p, UNIT + 512, 2 * UNIT, PLAN_COPY, &run));
+    CHECK_EQ(run.end, UNIT);
+    CHECK_EQ(plan_mixed_end(&p, 2 * UNIT, 4 * UNIT, PLAN_ZERO), 2 * UNIT);
+}
+
 TEST(stream_plan, vast_zeros_are_left_alone_short_ones_are_not)
 {
     struct plan p;
