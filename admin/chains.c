@@ -89,6 +89,7 @@ static struct chain *list_chain(struct daemon *d, struct chain_record *rec)
     c->d = d;
     c->rec = rec;
     c->refs = 1; /* the list's */
+    list_init(&c->limits);
     list_add_tail(&d->chains, &c->link);
     return c;
 }
@@ -187,7 +188,7 @@ void co_chain_close_down(struct chain *c)
 {
     struct target *t = c->target;
 
-    chain_throttle_drop(c);
+    chain_throttle_drop_all(c);
     c->target = NULL;
     if (t)
         co_target_destroy(t);
@@ -208,7 +209,7 @@ static void co_resume_stream(struct chain *c)
 {
     struct stream_opts opts = {
         .speed_bytes = c->rec->speed_bytes,
-        .on_error = JOB_ERR_ENOSPC,
+        .on_error = job_on_error_from(c->rec->stream_on_error, JOB_ERR_ENOSPC),
         .paused = c->rec->stream_paused,
         .auto_finalize = true,
         .auto_dismiss = true,

@@ -55,7 +55,7 @@ struct chain {
     uint64_t source_bytes_read; /* over the wire, of a source that was dropped */
     bool fix_leaks;             /* at opening: its writable top was not closed in order */
     bool closed;                /* at the end of the daemon */
-    struct throttle_member *throttle; /* of LUN 0; NULL: no limits */
+    struct list_head limits; /* LUNs in throttle groups, see throttles.c */
     bool removed;                     /* off the list; whoever still has a reference lets go soon */
 };
 
@@ -92,6 +92,8 @@ static inline struct job *chain_job(const struct chain *c)
 
 /* Shows layer @i at its LUN number. */
 int chain_serve_layer(struct chain *c, unsigned i, struct error *err);
+/* Takes a layer's LUN away, whatever is under way to it has ended. Coroutine. */
+void co_chain_unserve_lun(struct chain *c, uint16_t lun);
 /* Target, LUN 0, layer LUNs, as the record says. On failure nothing is served. */
 int co_chain_serve(struct chain *c, struct error *err);
 /* Ends sessions, target, nodes. Jobs have ended before. */
@@ -140,9 +142,12 @@ int co_chain_first_account(struct chain *c, const char *user, const char *secret
 int record_add_mask(struct chain_record *rec, const char *mask, struct error *err);
 int chain_masks_apply(struct chain *c, struct error *err);
 
-/* ---- throttles.c: the limits of the record on LUN 0, and none --------------------------- */
-void chain_throttle_apply(struct chain *c);
-void chain_throttle_drop(struct chain *c);
+/* ---- throttles.c: the limits of the record on LUNs, and none ---------------------------- */
+/* On a LUN just served. */
+void chain_throttle_apply(struct chain *c, uint16_t lun);
+/* Before a LUN goes; the record keeps its limits. */
+void chain_throttle_drop(struct chain *c, uint16_t lun);
+void chain_throttle_drop_all(struct chain *c);
 
 /* ---- export.c ------------------------------------------------------------------------- */
 /* Opens the image and what is below it, fills layers and, the first time, formats. */
@@ -188,6 +193,8 @@ struct stream_opts {
 /* Options and end of a job just made, which then runs. */
 void chain_begin_stream(struct job *job, const struct stream_opts *opts,
                         void (*on_done)(struct job *job, void *opaque), void *opaque);
+/* Of the record, for chain_pace_stream(); NULL: none. */
+int chain_set_stream_group(struct chain *c, const char *group, struct error *err);
 /* The settings of the chain decide how its stream shares with guests; at once. */
 void chain_pace_stream(const struct chain *c);
 int co_chain_start_stream(struct chain *c, const struct stream_opts *opts, struct error *err);

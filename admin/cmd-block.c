@@ -19,14 +19,6 @@
 
 /* ---- block-stream ------------------------------------------------------------------------ */
 
-static const char *const on_error_names[] = {
-    [JOB_ERR_REPORT] = "report",
-    [JOB_ERR_IGNORE] = "ignore",
-    [JOB_ERR_STOP] = "stop",
-    [JOB_ERR_ENOSPC] = "enospc",
-    NULL,
-};
-
 static const struct cmd_arg stream_args[] = {
     {.name = "device", .type = ARG_STRING},
     {.name = "job-id", .type = ARG_STRING, .optional = true},
@@ -35,21 +27,12 @@ static const struct cmd_arg stream_args[] = {
     {.name = "bottom", .type = ARG_STRING, .optional = true},
     {.name = "backing-file", .type = ARG_STRING, .optional = true},
     {.name = "speed", .type = ARG_SIZE, .optional = true},
-    {.name = "on-error", .type = ARG_STRING, .optional = true, .choices = on_error_names},
+    {.name = "on-error", .type = ARG_STRING, .optional = true, .choices = job_on_error_names},
     {.name = "auto-finalize", .type = ARG_BOOL, .optional = true},
     {.name = "auto-dismiss", .type = ARG_BOOL, .optional = true},
     {.name = "throttle-group", .type = ARG_STRING, .optional = true},
     {.name = NULL},
 };
-
-static enum job_on_error on_error_from(const char *name)
-{
-    for (int i = 0; name && on_error_names[i]; i++) {
-        if (!strcmp(on_error_names[i], name))
-            return (enum job_on_error)i;
-    }
-    return JOB_ERR_REPORT; /* QEMU's default */
-}
 
 /* The layer of @key; -1: not given. -2 with @err. */
 static int layer_arg(const struct chain *c, const json_t *args, const char *key, struct error *err)
@@ -120,16 +103,17 @@ static int co_begin_pull_stream(struct chain *c, const json_t *args, struct stre
     c->rec->stream = true;
     c->rec->stream_paused = false;
     c->rec->speed_bytes = opts->speed_bytes;
+    if (record_set(&c->rec->stream_on_error, job_on_error_names[opts->on_error]))
+        log_err("chain %s: out of memory: its stream's on-error is kept for now only",
+                c->rec->name);
     if (co_state_save(c->d->state, &save_err)) /* it runs all the same */
         log_err("%s", save_err.msg);
     return 0;
 }
 
 /* The stream of before may have been in another one. */
-static int set_stream_group(struct chain *c, const char *group, struct error *err)
+int chain_set_stream_group(struct chain *c, const char *group, struct error *err)
 {
-    if (chain_job(c))
-        return 0; /* refused with its name soon */
     if (group && (!throttle_group_exists(group) || strlen(group) > CHAIN_NAME_MAX))
         return error_set(err, ENOENT,
                          "there is no throttle group '%s': a disk has to be in it (throttle set)",
@@ -142,12 +126,13 @@ static int co_begin_stream(struct chain *c, const json_t *args, struct error *er
     struct stream_opts opts = {
         .job_id = arg_string(args, "job-id"),
         .speed_bytes = arg_size(args, "speed", 0),
-        .on_error = on_error_from(arg_string(args, "on-error")),
+        .on_error = job_on_error_from(arg_string(args, "on-error"), JOB_ERR_REPORT),
         .auto_finalize = arg_bool(args, "auto-finalize", true),
         .auto_dismiss = arg_bool(args, "auto-dismiss", true),
     };
 
-    if (set_stream_group(c, arg_string(args, "throttle-group"), err))
+    if (!chain_job(c) && /* else refused with its name soon */
+        chain_set_stream_group(c, arg_string(args, "throttle-group"), err))
         return -err->errnum;
     return c->remote ? co_begin_pull_stream(c, args, &opts, err)
                      : co_begin_local_stream(c, args, &opts, err);

@@ -77,6 +77,26 @@ static json_t *run_set_speed(struct daemon *d, const json_t *args, struct error 
     return json_object();
 }
 
+static json_t *run_set_group(struct daemon *d, const json_t *args, struct error *err)
+{
+    struct job *job = find_job(args, err);
+    struct chain *c;
+
+    if (!job)
+        return NULL;
+    list_for_each_entry (c, &d->chains, link) {
+        if (c->stream != job)
+            continue;
+        if (chain_set_stream_group(c, arg_string(args, "group"), err))
+            return NULL;
+        chain_pace_stream(c);
+        return co_state_save(d->state, err) ? NULL : json_object();
+    }
+    error_set(err, EINVAL, "job '%s' (%s) can't be in a throttle group: only streams can", job->id,
+              job->drv->type);
+    return NULL;
+}
+
 /* Only jobs that reach "ready" (mirror, active commit) have something to complete. */
 static json_t *run_complete(struct daemon *d, const json_t *args, struct error *err)
 {
@@ -88,6 +108,33 @@ static json_t *run_complete(struct daemon *d, const json_t *args, struct error *
         return NULL;
     }
     return job && !job_complete(job, err) ? json_object() : NULL;
+}
+
+/* By "id", but with the class of the family. */
+static struct job *find_block_job(const json_t *args, struct error *err)
+{
+    struct job *job = job_find(arg_string(args, "id"));
+
+    if (!job)
+        error_set_class(err, ERR_DEVICE_NOT_ACTIVE, ENOENT, "Block job '%s' not found",
+                        arg_string(args, "id"));
+    return job;
+}
+
+static json_t *run_block_job_finalize(struct daemon *d, const json_t *args, struct error *err)
+{
+    struct job *job = find_block_job(args, err);
+
+    (void)d;
+    return job && !job_finalize(job, err) ? json_object() : NULL;
+}
+
+static json_t *run_block_job_dismiss(struct daemon *d, const json_t *args, struct error *err)
+{
+    struct job *job = find_block_job(args, err);
+
+    (void)d;
+    return job && !job_dismiss(job, err) ? json_object() : NULL;
 }
 
 static json_t *run_finalize(struct daemon *d, const json_t *args, struct error *err)
@@ -157,8 +204,9 @@ static json_t *run_query_block_jobs(struct daemon *d, const json_t *args, struct
                       job->drv->type, "device", job->id, "len", (json_int_t)job->len, "offset",
                       (json_int_t)job->offset, "busy", job->busy, "paused", job->user_paused,
                       "speed", (json_int_t)job->speed, "io-status", io_status(job), "ready",
-                      job->status == JOB_READY, "status", job_status_name(job->status),
-                      "auto-finalize", job->auto_finalize, "auto-dismiss", job->auto_dismiss);
+                      job->status == JOB_READY || job->status == JOB_STANDBY, "status",
+                      job_status_name(job->status), "auto-finalize", job->auto_finalize,
+                      "auto-dismiss", job->auto_dismiss);
 
         put_rate(j, (struct job *)job);
         if (job->ret < 0)
@@ -197,15 +245,23 @@ static const struct cmd_arg speed_args[] = {
     {.name = NULL},
 };
 
+static const struct cmd_arg group_args[] = {
+    {.name = "device", .type = ARG_STRING},
+    {.name = "group", .type = ARG_STRING, .optional = true},
+    {.name = NULL},
+};
+
 const struct command job_commands[] = {
     {"block-job-pause", "pauses a job", device_args, run_pause},
     {"block-job-resume", "lets a paused job go on", device_args, run_resume},
     {"block-job-cancel", "ends a job early; an event follows", cancel_args, run_block_job_cancel},
     {"block-job-set-speed", "limits a job's bytes per second; 0: no limit", speed_args,
      run_set_speed},
+    {"block-job-set-throttle-group", "a stream's throttle group; none: limited by no group",
+     group_args, run_set_group},
     {"block-job-complete", "completes a job that is ready", device_args, run_complete},
-    {"block-job-finalize", "finalizes a job that is pending", id_args, run_finalize},
-    {"block-job-dismiss", "forgets a concluded job", id_args, run_dismiss},
+    {"block-job-finalize", "finalizes a job that is pending", id_args, run_block_job_finalize},
+    {"block-job-dismiss", "forgets a concluded job", id_args, run_block_job_dismiss},
     {"job-pause", "pauses a job", id_args, run_pause},
     {"job-resume", "lets a paused job go on", id_args, run_resume},
     {"job-cancel", "ends a job early; an event follows", id_args, run_job_cancel},

@@ -218,23 +218,6 @@ static json_t *run_transaction(struct daemon *d, const json_t *args, struct erro
 /* ---- commit
  * ----------------------------------------------------------------------------------------- */
 
-static const char *const on_error_names[] = {
-    [JOB_ERR_REPORT] = "report",
-    [JOB_ERR_IGNORE] = "ignore",
-    [JOB_ERR_STOP] = "stop",
-    [JOB_ERR_ENOSPC] = "enospc",
-    NULL,
-};
-
-static enum job_on_error on_error_from(const char *name)
-{
-    for (int i = 0; name && on_error_names[i]; i++) {
-        if (!strcmp(on_error_names[i], name))
-            return (enum job_on_error)i;
-    }
-    return JOB_ERR_REPORT;
-}
-
 static const struct cmd_arg block_commit_args[] = {
     {.name = "device", .type = ARG_STRING},
     {.name = "job-id", .type = ARG_STRING, .optional = true},
@@ -244,7 +227,7 @@ static const struct cmd_arg block_commit_args[] = {
     {.name = "top", .type = ARG_STRING, .optional = true},
     {.name = "backing-file", .type = ARG_STRING, .optional = true},
     {.name = "speed", .type = ARG_SIZE, .optional = true},
-    {.name = "on-error", .type = ARG_STRING, .optional = true, .choices = on_error_names},
+    {.name = "on-error", .type = ARG_STRING, .optional = true, .choices = job_on_error_names},
     {.name = "auto-finalize", .type = ARG_BOOL, .optional = true},
     {.name = "auto-dismiss", .type = ARG_BOOL, .optional = true},
     {.name = NULL},
@@ -304,7 +287,7 @@ static json_t *run_block_commit(struct daemon *d, const json_t *args, struct err
         .job_id = arg_string(args, "job-id"),
         .backing_file = arg_string(args, "backing-file"),
         .speed_bytes = arg_size(args, "speed", 0),
-        .on_error = on_error_from(arg_string(args, "on-error")),
+        .on_error = job_on_error_from(arg_string(args, "on-error"), JOB_ERR_REPORT),
         .auto_finalize = arg_bool(args, "auto-finalize", true),
         .auto_dismiss = arg_bool(args, "auto-dismiss", true),
     };
@@ -326,7 +309,7 @@ static const struct cmd_arg chain_commit_args[] = {
     {.name = "top", .type = ARG_STRING, .optional = true},
     {.name = "base", .type = ARG_STRING, .optional = true},
     {.name = "speed", .type = ARG_SIZE, .optional = true},
-    {.name = "on-error", .type = ARG_STRING, .optional = true, .choices = on_error_names},
+    {.name = "on-error", .type = ARG_STRING, .optional = true, .choices = job_on_error_names},
     {.name = NULL},
 };
 
@@ -335,7 +318,7 @@ static json_t *run_chain_commit(struct daemon *d, const json_t *args, struct err
     struct chain *c = chain_lookup(d, arg_string(args, "name"), err);
     struct commit_order o = {
         .speed_bytes = arg_size(args, "speed", 0),
-        .on_error = on_error_from(arg_string(args, "on-error")),
+        .on_error = job_on_error_from(arg_string(args, "on-error"), JOB_ERR_REPORT),
         .auto_finalize = true,
         .auto_dismiss = true,
         .auto_complete = true,

@@ -171,7 +171,7 @@ static int co_hide_layers(struct committing *m, struct error *err)
         lun = layer_at(m, i)->lun;
         layer_at(m, i)->lun = 0;
         if (lun)
-            co_target_remove_lun(c->target, lun);
+            co_chain_unserve_lun(c, lun);
     }
     chain_update_pages(c, true);
     return 0;
@@ -289,7 +289,7 @@ static int co_take_lun_of_top(struct committing *m)
     uint16_t lun = layer_at(m, m->top)->lun;
 
     if (lun)
-        co_target_remove_lun(m->c->target, lun);
+        co_chain_unserve_lun(m->c, lun);
     return lun;
 }
 

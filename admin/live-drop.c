@@ -170,7 +170,7 @@ static int co_drop(struct dropping *p, struct error *err)
     int ret;
 
     if (lun)
-        co_target_remove_lun(c->target, lun);
+        co_chain_unserve_lun(c, lun);
     ret = co_leave_out(p, err);
     if (ret) {
         if (lun && chain_serve_layer(c, p->i, &serve_err))

@@ -169,7 +169,7 @@ static void co_drop_between(struct streaming *m)
 
     for (unsigned i = first; i < m->top; i++) {
         if (c->layers[i].lun)
-            co_target_remove_lun(c->target, c->layers[i].lun);
+            co_chain_unserve_lun(c, c->layers[i].lun);
         c->layers[i].lun = 0;
     }
     forget_stream(c->rec);
@@ -210,7 +210,9 @@ static int note_stream(struct streaming *m, const struct stream_opts *opts, stru
     rec->stream = true;
     rec->stream_paused = opts->paused;
     rec->speed_bytes = opts->speed_bytes;
-    if (record_set(&rec->stream_top, top_of(m)->filename) || record_set(&rec->stream_base, base))
+    if (record_set(&rec->stream_top, top_of(m)->filename) ||
+        record_set(&rec->stream_base, base) ||
+        record_set(&rec->stream_on_error, job_on_error_names[opts->on_error]))
         return error_set(err, ENOMEM, "out of memory");
     return 0;
 }
@@ -288,7 +290,7 @@ void co_chain_resume_local_stream(struct chain *c)
         .top = (unsigned)top,
         .base = base,
         .opts = {.speed_bytes = rec->speed_bytes,
-                 .on_error = JOB_ERR_ENOSPC,
+                 .on_error = job_on_error_from(rec->stream_on_error, JOB_ERR_ENOSPC),
                  .paused = rec->stream_paused,
                  .auto_finalize = true,
                  .auto_dismiss = true},

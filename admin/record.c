@@ -72,6 +72,7 @@ static const struct field fields[] = {
     FIELD("stream", F_BOOL, stream),
     FIELD("stream-paused", F_BOOL, stream_paused),
     FIELD("speed", F_U64, speed_bytes),
+    OPTIONAL("stream-on-error", F_STRING, stream_on_error),
     OPTIONAL("stream-throttle-group", F_STRING, stream_group),
     OPTIONAL("hold-key", F_U64, hold_key),
     OPTIONAL("hold-url", F_STRING, hold_url),
@@ -95,6 +96,7 @@ static const struct field fields[] = {
     OPTIONAL("stream-base", F_STRING, stream_base),
     OPTIONAL("settings", F_STRINGS, settings),
     OPTIONAL("throttle", F_STRING, throttle),
+    OPTIONAL("lun-throttles", F_STRINGS, lun_throttles),
 };
 
 static void *member(struct chain_record *rec, const struct field *f)

@@ -75,6 +75,7 @@ struct chain_record {
     bool stream; /* wanted: goes on after a restart */
     bool stream_paused;
     uint64_t speed_bytes;          /* per second, 0: no limit */
+    char *stream_on_error;         /* as QMP has it; NULL: enospc */
     char *stream_group;            /* throttle group of the stream; NULL: none */
     uint64_t source_generation;    /* of the source's chain when layers were counted */
     char *base_path, *base_format; /* what stays below; NULL: nothing */
@@ -101,7 +102,8 @@ struct chain_record {
 
     struct string_list settings; /* key=value, where the image has no place for them */
 
-    char *throttle; /* JSON: group and limits of LUN 0; NULL: none */
+    char *throttle;                 /* JSON: group and limits of LUN 0; NULL: none */
+    struct string_list lun_throttles; /* the same of layers: "LUN=JSON", a LUN at most once */
 };
 
 bool record_is_pull(const struct chain_record *rec);

@@ -200,7 +200,15 @@ int chain_serve_layer(struct chain *c, unsigned i, struct error *err)
     make_page(c, i, false, &opts.cowl);
     ret = add_lun(c, &opts, err);
     blk_node_unref(opts.root);
+    if (!ret)
+        chain_throttle_apply(c, l->lun);
     return ret;
+}
+
+void co_chain_unserve_lun(struct chain *c, uint16_t lun)
+{
+    chain_throttle_drop(c, lun);
+    co_target_remove_lun(c->target, lun);
 }
 
 /* Part of a block would be cut off. */
@@ -247,9 +255,10 @@ int co_chain_serve(struct chain *c, struct error *err)
     if (!c->target)
         return -err->errnum;
     if (!fill_target(c, err)) {
-        chain_throttle_apply(c);
+        chain_throttle_apply(c, 0);
         return 0;
     }
+    chain_throttle_drop_all(c);
     t = c->target;
     c->target = NULL;
     co_target_destroy(t);

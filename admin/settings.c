@@ -148,7 +148,7 @@ static int apply_prefetch(struct chain *c, struct error *err)
 {
     struct stream_opts opts = {
         .speed_bytes = c->rec->speed_bytes,
-        .on_error = JOB_ERR_ENOSPC,
+        .on_error = job_on_error_from(c->rec->stream_on_error, JOB_ERR_ENOSPC),
         .auto_finalize = true,
         .auto_dismiss = true,
     };

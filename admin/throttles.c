@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Limits on the disks that are served (LUN 0 of a chain), by QEMU's block_set_io_throttle. What a
- * chain's group and limits are is kept in its record as the command's own arguments; the limits
- * of a group are the same in the records of all its members.
+ * Limits on the LUNs that are served, by QEMU's block_set_io_throttle. What a LUN's group and
+ * limits are is kept in its chain's record as the command's own arguments; the limits of a group
+ * are the same in the records of all its members. A LUN leaves its group before it goes; its limits
+ * stay in the record until its number is out of use.
  */
 #define LOG_AREA "chain"
+#include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +19,14 @@
 #include "target/lun.h"
 #include "util/log.h"
 #include "util/size.h"
+
+#define GROUP_NAME_MAX (CHAIN_NAME_MAX + 6) /* "CHAIN/LUN", a layer's own */
+
+struct limited_lun {
+    struct list_head link; /* in the chain, by number */
+    uint16_t lun;
+    struct throttle_member *member;
+};
 
 static const struct limit_names {
     const char *average, *maximum, *burst;
@@ -86,103 +97,290 @@ static json_t *config_to_json(const char *group, const struct throttle_config *c
     return j;
 }
 
-void chain_throttle_drop(struct chain *c)
+/* ---- LUNs in groups ------------------------------------------------------------------------- */
+
+static struct limited_lun *find_limited(const struct chain *c, uint16_t lun)
 {
-    throttle_leave(c->throttle);
-    c->throttle = NULL;
+    struct limited_lun *l;
+
+    list_for_each_entry (l, &c->limits, link) {
+        if (l->lun == lun)
+            return l;
+    }
+    return NULL;
 }
 
-static int join(struct chain *c, const char *group, const struct throttle_config *cfg)
+static void drop(struct limited_lun *l)
 {
-    struct lun *lun = c->target ? target_find_lun(c->target, 0) : NULL;
+    throttle_leave(l->member);
+    list_del(&l->link);
+    free(l);
+}
 
-    chain_throttle_drop(c);
+void chain_throttle_drop(struct chain *c, uint16_t lun)
+{
+    struct limited_lun *l = find_limited(c, lun);
+
+    if (l)
+        drop(l);
+}
+
+void chain_throttle_drop_all(struct chain *c)
+{
+    while (!list_empty(&c->limits))
+        drop(list_first_entry(&c->limits, struct limited_lun, link));
+}
+
+static void insert(struct chain *c, struct limited_lun *new)
+{
+    struct limited_lun *l;
+
+    list_for_each_entry (l, &c->limits, link) {
+        if (l->lun > new->lun) {
+            list_add_tail(&l->link, &new->link);
+            return;
+        }
+    }
+    list_add_tail(&c->limits, &new->link);
+}
+
+static int join(struct chain *c, uint16_t number, const char *group,
+                const struct throttle_config *cfg)
+{
+    struct lun *lun = c->target ? target_find_lun(c->target, number) : NULL;
+    struct limited_lun *l;
+
+    chain_throttle_drop(c, number);
     if (!lun)
         return 0;
-    c->throttle = throttle_join(lun_head(lun), group, cfg);
-    return c->throttle ? 0 : -ENOMEM;
+    l = calloc(1, sizeof(*l));
+    if (l)
+        l->member = throttle_join(lun_head(lun), group, cfg);
+    if (!l || !l->member) {
+        free(l);
+        return -ENOMEM;
+    }
+    l->lun = number;
+    insert(c, l);
+    return 0;
 }
 
-void chain_throttle_apply(struct chain *c)
+/* ---- in the record -------------------------------------------------------------------------- */
+
+/* The text of one entry of lun_throttles if it is about @lun. */
+static const char *entry_of(const char *entry, uint16_t lun)
 {
+    char *end;
+    unsigned long n = strtoul(entry, &end, 10);
+
+    return n == lun && *end == '=' ? end + 1 : NULL;
+}
+
+static const char *noted_limits(const struct chain_record *rec, uint16_t lun)
+{
+    const char *text = NULL;
+
+    if (!lun)
+        return rec->throttle;
+    for (unsigned i = 0; i < rec->lun_throttles.nr && !text; i++)
+        text = entry_of(rec->lun_throttles.items[i], lun);
+    return text;
+}
+
+/* Numbers are never given twice; a commit may yet come back to one it has taken away. */
+static bool out_of_use(const struct chain_record *rec, const char *entry)
+{
+    if (rec->commit_top)
+        return false;
+    for (unsigned i = 0; i < rec->layer_luns.nr; i++) {
+        if (entry_of(entry, (uint16_t)rec->layer_luns.items[i]))
+            return false;
+    }
+    return true;
+}
+
+/* @text NULL: none. -ENOMEM leaves the record as it was. */
+static int note(struct chain_record *rec, uint16_t lun, const char *text)
+{
+    struct string_list l = {0};
+    char *entry = NULL;
+    int ret = 0;
+
+    if (!lun)
+        return record_set(&rec->throttle, text);
+    for (unsigned i = 0; i < rec->lun_throttles.nr && !ret; i++) {
+        const char *old = rec->lun_throttles.items[i];
+
+        if (!entry_of(old, lun) && !out_of_use(rec, old))
+            ret = string_list_add(&l, old);
+    }
+    if (!ret && text)
+        ret = asprintf(&entry, "%u=%s", lun, text) < 0 ? -ENOMEM : string_list_add(&l, entry);
+    free(entry);
+    if (ret) {
+        string_list_release(&l);
+        return ret;
+    }
+    string_list_release(&rec->lun_throttles);
+    rec->lun_throttles = l;
+    return 0;
+}
+
+void chain_throttle_apply(struct chain *c, uint16_t lun)
+{
+    const char *text = noted_limits(c->rec, lun), *group;
     struct error err = ERROR_INIT;
     struct throttle_config cfg;
-    const char *group;
     json_t *j;
 
-    if (!c->rec->throttle)
+    if (!text)
         return;
-    j = json_loads(c->rec->throttle, 0, NULL);
+    j = json_loads(text, 0, NULL);
     group = j ? arg_string(j, "group") : NULL;
     if (!group || args_check(throttle_args, j, &err)) {
-        log_err("chain %s: its limits in the state are not valid: not limited", c->rec->name);
+        log_err("chain %s: the limits of LUN %u in the state are not valid: not limited",
+                c->rec->name, lun);
     } else {
         config_from_json(j, &cfg);
-        if (throttle_check(&cfg, &err) || join(c, group, &cfg))
-            log_err("chain %s: not limited: %s", c->rec->name,
+        if (throttle_check(&cfg, &err) || join(c, lun, group, &cfg))
+            log_err("chain %s: LUN %u is not limited: %s", c->rec->name, lun,
                     *err.msg ? err.msg : "out of memory");
     }
     json_decref(j);
 }
 
-/* The group's limits in the records of all its members; @c is a member from now on. */
-static int note_limits(struct chain *c, const char *group, const struct throttle_config *cfg)
+/* The group's limits in the records of all its members; this LUN is one from now on. */
+static int note_group(struct chain *c, uint16_t lun, const char *group,
+                      const struct throttle_config *cfg)
 {
     json_t *j = config_to_json(group, cfg);
     char *text = json_dumps(j, JSON_COMPACT);
-    int ret = text ? record_set(&c->rec->throttle, text) : -ENOMEM;
+    int ret = text ? note(c->rec, lun, text) : -ENOMEM;
     struct chain *other;
+    struct limited_lun *l;
 
     list_for_each_entry (other, &c->d->chains, link) {
-        if (!ret && other != c && other->throttle &&
-            !strcmp(throttle_group_name(other->throttle), group))
-            ret = record_set(&other->rec->throttle, text);
+        list_for_each_entry (l, &other->limits, link) {
+            if (!ret && !strcmp(throttle_group_name(l->member), group))
+                ret = note(other->rec, l->lun, text);
+        }
     }
     free(text);
     json_decref(j);
     return ret;
 }
 
+/* ---- commands ------------------------------------------------------------------------------- */
+
+static bool has_lun(const struct chain *c, unsigned long lun)
+{
+    for (unsigned i = 0; i < c->nr_layers; i++) {
+        if (lun && c->layers[i].lun == lun)
+            return true;
+    }
+    return lun == 0;
+}
+
+/* "CHAIN/LUN". */
+static struct chain *lookup_numbered(struct daemon *d, const char *device, const char *slash,
+                                     uint16_t *lun, struct error *err)
+{
+    char name[CHAIN_NAME_MAX + 1], *end;
+    size_t len = (size_t)(slash - device);
+    unsigned long number = strtoul(slash + 1, &end, 10);
+    struct chain *c = NULL;
+
+    if (len <= CHAIN_NAME_MAX && isdigit((unsigned char)slash[1]) && !*end) {
+        memcpy(name, device, len);
+        name[len] = '\0';
+        c = chain_find(d, name);
+    }
+    if (!c || !has_lun(c, number)) {
+        error_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT, "no chain has the LUN '%.80s'", device);
+        return NULL;
+    }
+    *lun = (uint16_t)number;
+    return c;
+}
+
+/* A chain or its top node is the disk, another node its layer's LUN. */
+static struct chain *lookup_lun(struct daemon *d, const char *device, uint16_t *lun,
+                                struct error *err)
+{
+    const char *slash = strrchr(device, '/');
+    struct chain *c;
+
+    *lun = 0;
+    if (slash)
+        return lookup_numbered(d, device, slash, lun, err);
+    c = chain_lookup_device(d, device, err);
+    for (unsigned i = 0; c && i + 1 < c->nr_layers; i++) {
+        if (strcmp(c->layers[i].node->name, device) || !strcmp(c->rec->name, device))
+            continue;
+        *lun = c->layers[i].lun;
+        if (!*lun) {
+            error_set(err, EBUSY, "layer '%s' has no LUN while it is being committed into", device);
+            return NULL;
+        }
+    }
+    return c;
+}
+
+/* What was given, or the one it is in, or one of its own. */
+static int choose_group(struct chain *c, uint16_t lun, const char *given, char *out,
+                        struct error *err)
+{
+    struct limited_lun *l = find_limited(c, lun);
+
+    if (given && !(chain_name_ok(given) ||
+                   (strlen(given) <= GROUP_NAME_MAX && throttle_group_exists(given))))
+        return error_set(err, EINVAL, "'%.80s' can't name a throttle group", given);
+    if (given || l)
+        snprintf(out, GROUP_NAME_MAX + 1, "%s", given ? given : throttle_group_name(l->member));
+    else if (lun)
+        snprintf(out, GROUP_NAME_MAX + 1, "%s/%u", c->rec->name, lun);
+    else
+        snprintf(out, GROUP_NAME_MAX + 1, "%s", c->rec->name);
+    return 0;
+}
+
+static int co_set(struct chain *c, uint16_t lun, const char *group,
+                  const struct throttle_config *cfg, struct error *err)
+{
+    int ret;
+
+    if (throttle_is_off(cfg)) {
+        chain_throttle_drop(c, lun);
+        ret = note(c->rec, lun, NULL);
+    } else {
+        ret = note_group(c, lun, group, cfg);
+        if (!ret)
+            ret = join(c, lun, group, cfg);
+    }
+    return ret ? error_set(err, -ret, "out of memory") : co_state_save(c->d->state, err);
+}
+
 static json_t *run_set(struct daemon *d, const json_t *args, struct error *err)
 {
-    const char *device = arg_string(args, "device"), *id = arg_string(args, "id"), *group;
+    const char *device = arg_string(args, "device"), *id = arg_string(args, "id");
+    char group[GROUP_NAME_MAX + 1];
     struct throttle_config cfg;
     struct chain *c;
+    uint16_t lun;
     int ret;
 
     if (!device == !id) {
         error_set(err, EINVAL, "Need exactly one of 'device' and 'id'");
         return NULL;
     }
-    c = chain_lookup_device(d, device ? device : id, err);
+    c = lookup_lun(d, device ? device : id, &lun, err);
     if (!c)
         return NULL;
     config_from_json(args, &cfg);
-    if (throttle_check(&cfg, err))
+    if (throttle_check(&cfg, err) || choose_group(c, lun, arg_string(args, "group"), group, err) ||
+        chain_claim(c, "its limits are being set", err))
         return NULL;
-    group = arg_string(args, "group");
-    group = group ? group : c->throttle ? throttle_group_name(c->throttle) : c->rec->name;
-    if (!chain_name_ok(group)) {
-        error_set(err, EINVAL, "'%.80s' can't name a throttle group", group);
-        return NULL;
-    }
-    if (chain_claim(c, "its limits are being set", err))
-        return NULL;
-    if (throttle_is_off(&cfg)) {
-        chain_throttle_drop(c);
-        ret = record_set(&c->rec->throttle, NULL);
-    } else {
-        char name[CHAIN_NAME_MAX + 1];
-
-        strcpy(name, group); /* it may be the name of the group that is left */
-        ret = note_limits(c, name, &cfg);
-        if (!ret)
-            ret = join(c, name, &cfg);
-    }
-    if (ret)
-        error_set(err, -ret, "out of memory");
-    else
-        ret = co_state_save(d->state, err);
+    ret = co_set(c, lun, group, &cfg, err);
     chain_release(c);
     return ret ? NULL : json_object();
 }
@@ -190,25 +388,29 @@ static json_t *run_set(struct daemon *d, const json_t *args, struct error *err)
 static json_t *run_query(struct daemon *d, const json_t *args, struct error *err)
 {
     json_t *list = json_array();
+    struct limited_lun *l;
     struct chain *c;
 
     (void)args;
     (void)err;
     list_for_each_entry (c, &d->chains, link) {
-        json_t *j;
+        list_for_each_entry (l, &c->limits, link) {
+            json_t *j =
+                config_to_json(throttle_group_name(l->member), throttle_group_config(l->member));
+            char device[GROUP_NAME_MAX + 1];
 
-        if (!c->throttle)
-            continue;
-        j = config_to_json(throttle_group_name(c->throttle), throttle_group_config(c->throttle));
-        json_put(j, "device", json_string(c->rec->name));
-        json_array_append_new(list, j);
+            snprintf(device, sizeof(device), l->lun ? "%s/%u" : "%s", c->rec->name, l->lun);
+            json_put(j, "device", json_string(device));
+            json_array_append_new(list, j);
+        }
     }
     return list;
 }
 
 const struct command throttle_commands[] = {
-    {"block_set_io_throttle", "limits a disk, or a group of disks together; all 0: no limit",
-     throttle_args, run_set},
+    {"block_set_io_throttle",
+     "limits a disk, a layer's LUN (CHAIN/LUN), or a group of them; all 0: no limit", throttle_args,
+     run_set},
     {"query-throttle", "which disks are limited, in which group", NULL, run_query},
     {NULL, NULL, NULL, NULL},
 };

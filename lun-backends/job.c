@@ -29,6 +29,23 @@ static const char *const status_names[JOB_NR_STATUS] = {
     [JOB_NULL] = "null",
 };
 
+const char *const job_on_error_names[] = {
+    [JOB_ERR_REPORT] = "report",
+    [JOB_ERR_IGNORE] = "ignore",
+    [JOB_ERR_STOP] = "stop",
+    [JOB_ERR_ENOSPC] = "enospc",
+    NULL,
+};
+
+enum job_on_error job_on_error_from(const char *name, enum job_on_error fallback)
+{
+    for (int i = 0; name && job_on_error_names[i]; i++) {
+        if (!strcmp(job_on_error_names[i], name))
+            return (enum job_on_error)i;
+    }
+    return fallback;
+}
+
 /* What may be asked, as bits of enum job_status. */
 enum job_ask {
     ASK_CANCEL,

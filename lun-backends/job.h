@@ -28,6 +28,10 @@ enum job_status { /* QMP JobStatus, in its order */
 const char *job_status_name(enum job_status s); /* "created", "running", ... */
 
 enum job_on_error { JOB_ERR_REPORT, JOB_ERR_IGNORE, JOB_ERR_STOP, JOB_ERR_ENOSPC };
+/* QMP's BlockdevOnError by enum job_on_error; NULL at the end. */
+extern const char *const job_on_error_names[];
+/* @fallback where @name is NULL or none of them. */
+enum job_on_error job_on_error_from(const char *name, enum job_on_error fallback);
 
 struct job;
 struct job_driver {

@@ -359,3 +359,10 @@ TEST(job, on_error_stop_pauses_until_resumed)
     CHECK_STR(trace,
               "created running write paused running write aborting COMPLETED concluded null");
 }
+
+TEST(job, policies_have_their_names_and_a_fallback)
+{
+    CHECK_EQ(job_on_error_from("stop", JOB_ERR_REPORT), JOB_ERR_STOP);
+    CHECK_EQ(job_on_error_from(NULL, JOB_ERR_ENOSPC), JOB_ERR_ENOSPC);
+    CHECK_EQ(job_on_error_from("halt", JOB_ERR_REPORT), JOB_ERR_REPORT);
+}

@@ -77,6 +77,8 @@ static struct chain_record *some_pull(void)
     rec->source_timeout_s = 120;
     rec->writable = rec->stream = true;
     rec->speed_bytes = 12345;
+    record_set(&rec->stream_on_error, "stop");
+    string_list_add(&rec->lun_throttles, "2={\"group\":\"g\"}");
     return rec;
 }
 
@@ -98,6 +100,9 @@ TEST(record, comes_back_from_json)
     CHECK_EQ(back->allowed.nr, 2);
     CHECK_STR(back->allowed.items[1], "iqn.2026-11.com.example:two");
     CHECK(back->writable && back->stream && !back->copy_on_read);
+    CHECK_STR(back->stream_on_error, "stop");
+    CHECK_EQ(back->lun_throttles.nr, 1);
+    CHECK_STR(back->lun_throttles.items[0], rec->lun_throttles.items[0]);
     CHECK(record_is_pull(back));
     json_decref(j);
     record_free(rec);
