@@ -61,6 +61,8 @@ enum blk_flags {
     BLK_ATOMIC = 1 << 7,         /* WRITE inside one aligned unit of limits.atomic_bytes: after a
                                     crash all of it is there, or nothing. Meanwhile the submitter
                                     keeps other writes off the allocation unit around it. */
+    BLK_ANCHOR = 1 << 8,         /* WRITE_ZEROES, with limits.can_anchor, not with MAY_UNMAP: room
+                                    is kept, so that no write there fails for want of it */
 };
 
 enum blk_result_flags {
@@ -79,6 +81,7 @@ struct blk_extent {
     uint64_t offset_bytes, length_bytes;
     enum blk_state state;
     uint16_t depth; /* layer that decides: 0 = the node asked; only from blk_status_*() */
+    bool anchored;  /* ZERO: room is kept for it, as BLK_ANCHOR asks */
 };
 
 /*
@@ -150,6 +153,7 @@ struct blk_limits {
     uint32_t granularity_bytes; /* allocation unit (cluster); 0: none */
     uint32_t subunit_bytes;     /* smallest range that can become local (subcluster); 0: none */
     uint32_t atomic_bytes;      /* unit of BLK_ATOMIC, power of two; 0: there is no such write */
+    bool can_anchor;            /* BLK_ANCHOR */
 };
 
 typedef void blk_submit_fn(struct blk_node *node, struct blk_req *req);
@@ -302,8 +306,8 @@ int co_blk_status_walk(struct blk_node *node, uint64_t offset, uint64_t bytes, u
  * The same for jobs: a source on another host is asked where it has data and counts as all of its
  * layers (else it is one layer full of data). -EHOSTDOWN, -EAGAIN: it can't be asked now.
  */
-int co_blk_job_status_walk(struct blk_node *node, uint64_t offset, uint64_t bytes,
-                           unsigned deepest, struct blk_extent *ext, unsigned max);
+int co_blk_job_status_walk(struct blk_node *node, uint64_t offset, uint64_t bytes, unsigned deepest,
+                           struct blk_extent *ext, unsigned max);
 
 /* ---- heads: for whoever uses a disk (a LUN, a job) -------------------------------- */
 

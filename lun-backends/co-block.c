@@ -99,5 +99,6 @@ int co_blk_status(struct blk_node *node, uint64_t offset, uint64_t bytes, struct
     ext->length_bytes = MIN_OF(c.req.extent.length_bytes, bytes);
     ext->state = c.req.extent.state;
     ext->depth = 0;
+    ext->anchored = c.req.extent.anchored;
     return 0;
 }

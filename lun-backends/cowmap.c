@@ -133,7 +133,7 @@ static void cowmap_status(struct blk_node *node, struct blk_req *req)
         blk_forward(node->file.child, req);
         return;
     }
-    req->extent = (struct blk_extent){at, req->length_bytes, BLK_ST_UNALLOCATED, 0};
+    req->extent = (struct blk_extent){at, req->length_bytes, BLK_ST_UNALLOCATED, 0, false};
     blk_complete(req, 0);
 }
 

@@ -56,6 +56,7 @@ liblun_a_SOURCES = \
 	lun-backends/merged.h \
 	lun-backends/pace.c \
 	lun-backends/pace.h \
+	lun-backends/qcow2-anchor.c \
 	lun-backends/qcow2-bitmaps.c \
 	lun-backends/qcow2-cache.c \
 	lun-backends/qcow2-check-fix.c \

@@ -46,6 +46,7 @@ struct qrun {
     bool copied;   /* DATA: may be overwritten in place */
     bool past_end; /* DATA: behind the end of the file, reads zeros until written */
     bool no_table; /* UNALLOCATED: there is no L2 table */
+    bool anchored; /* ZERO: it has a host cluster of its own */
     uint64_t host; /* DATA: where; COMPRESSED: descriptor */
     uint64_t bytes;
 };
@@ -99,8 +100,8 @@ struct qcow2 {
         uint64_t dir_offset, dir_bytes;
     } bitmaps;
     struct qcow2_settings settings; /* as in the header */
-    uint64_t cache_bytes_wanted; /* 0: by the disk's size */
-    bool covered;                /* a merged map answers most reads: few tables are kept */
+    uint64_t cache_bytes_wanted;    /* 0: by the disk's size */
+    bool covered;                   /* a merged map answers most reads: few tables are kept */
 
     bool corrupt; /* takes no more changes */
     bool marking; /* the header is being told */
@@ -137,7 +138,7 @@ struct qcow2 {
 
     /* flush cycle */
     bool cycle_running, cycle_again;
-    int cycle_error; /* of the last one; told when it changes */
+    int cycle_error;                /* of the last one; told when it changes */
     struct list_head flush_reqs;    /* of struct blk_req, scratch.link */
     struct list_head flush_waiters; /* of struct qflush_waiter */
     struct list_head room_waiters;  /* writers waiting for a cycle to end */
@@ -330,6 +331,12 @@ extern const uint8_t qcow2_zeros[QCOW2_ZEROS_BYTES];
 /* qcow2-zero.c */
 void qcow2_submit_write_zeroes(struct blk_node *node, struct blk_req *req);
 void qcow2_submit_discard(struct blk_node *node, struct blk_req *req);
+/* Subclusters from @pos to @stop in one cluster; what lies past the end of the disk counts. */
+uint32_t qcow2_subs_between(const struct qcow2 *q, uint64_t pos, uint64_t stop);
+
+/* qcow2-anchor.c */
+/* [off, end) is aligned to subclusters, but may stop at the end of the disk. */
+int co_qcow2_anchor(struct qcow2 *q, uint64_t off, uint64_t end);
 
 /* qcow2-flush.c */
 void qcow2_submit_flush(struct blk_node *node, struct blk_req *req);

@@ -169,6 +169,7 @@ static void cluster_run(struct qcow2 *q, const struct qslice *s, uint64_t off, s
         like = e.alloc;
     } else {
         run->kind = e.zero >> sub & 1 ? QRUN_ZERO : QRUN_UNALLOCATED;
+        run->anchored = run->kind == QRUN_ZERO && e.copied;
         like = run->kind == QRUN_ZERO ? e.zero : ~(e.alloc | e.zero);
     }
     differ = (~like & qcow2_sub_mask(0, q->g.subs - 1)) >> sub;
@@ -186,7 +187,8 @@ static bool continues(const struct qrun *run, const struct qrun *next)
     if (run->kind == QRUN_DATA)
         return next->host == run->host + run->bytes && next->copied == run->copied &&
                next->past_end == run->past_end;
-    return run->kind == QRUN_ZERO || run->kind == QRUN_UNALLOCATED;
+    return (run->kind == QRUN_ZERO && run->anchored == next->anchored) ||
+           run->kind == QRUN_UNALLOCATED;
 }
 
 static int map_in_slice(struct qcow2 *q, const struct qslice *s, uint64_t off, uint64_t max,
@@ -305,10 +307,13 @@ static int status_walk(struct qcow2 *q, struct blk_req *req,
             return ret;
         if (ret)
             break;
-        if (pos == req->offset_bytes)
+        if (pos == req->offset_bytes) {
             req->extent.state = state_of(run.kind);
-        else if (req->extent.state != state_of(run.kind))
+            req->extent.anchored = run.anchored;
+        } else if (req->extent.state != state_of(run.kind) ||
+                   req->extent.anchored != run.anchored) {
             break;
+        }
         pos += run.bytes;
         budget -= MIN_OF(budget, run.no_table ? 1 : STATUS_RUN_COST);
     }

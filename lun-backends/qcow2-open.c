@@ -344,6 +344,8 @@ static int co_open(struct qcow2 *q, const struct qcow2_open_opts *opts, struct e
     if (!(q->h.incompatible & QCOW2_INCOMPAT_DATA_FILE))
         q->node.limits.atomic_bytes =
             (uint32_t)MIN_OF(qcow2_cluster_bytes(&q->g), QCOW2_ATOMIC_MAX_BYTES);
+    q->node.limits.can_anchor =
+        q->h.version >= 3 && !(q->h.incompatible & QCOW2_INCOMPAT_DATA_FILE);
     if (qcache_init(&q->l2, q->g.slice_bytes, cache_bytes(q)) ||
         qcache_init(&q->rc, q->g.slice_bytes, REF_CACHE_BYTES))
         return error_set(err, ENOMEM, "out of memory");

@@ -70,8 +70,7 @@ static uint64_t table_end(const struct qcow2 *q, uint64_t off)
     return ((off >> bits) + 1) << bits;
 }
 
-/* Subclusters from @pos to @stop in one cluster; what lies past the end of the disk counts. */
-static uint32_t subs_between(const struct qcow2 *q, uint64_t pos, uint64_t stop)
+uint32_t qcow2_subs_between(const struct qcow2 *q, uint64_t pos, uint64_t stop)
 {
     uint64_t cluster = qcow2_cluster_bytes(&q->g);
 
@@ -111,7 +110,7 @@ static int co_zero_range(struct qcow2 *q, uint64_t off, uint64_t end, uint32_t f
             break;
         while (c.pos < c.end && !ret && !c.need_wide) {
             stop = MIN_OF(c.end, round_down_pow2(c.pos, cluster) + cluster);
-            ret = zero_cluster(&c, c.pos, subs_between(q, c.pos, stop), flags);
+            ret = zero_cluster(&c, c.pos, qcow2_subs_between(q, c.pos, stop), flags);
             if (!c.need_wide)
                 c.pos = stop;
         }
@@ -149,6 +148,25 @@ static int co_write_zero_data(struct qcow2 *q, uint64_t off, uint64_t end, uint3
     return ret;
 }
 
+static int co_write_if_any(struct qcow2 *q, uint64_t off, uint64_t end)
+{
+    return off < end ? co_qcow2_write(q, off, end - off, NULL, 0, off, 0) : 0;
+}
+
+/* What sticks out of whole subclusters is written, which takes room as well. */
+static int co_write_anchored(struct qcow2 *q, uint64_t off, uint64_t first, uint64_t last,
+                             uint64_t end)
+{
+    int ret;
+
+    if (first >= last)
+        return co_write_if_any(q, off, end);
+    ret = co_write_if_any(q, off, first);
+    if (!ret)
+        ret = co_qcow2_anchor(q, first, last);
+    return ret ? ret : co_write_if_any(q, last, end);
+}
+
 static int co_write_zeroes(struct qcow2 *q, uint64_t off, uint64_t end, uint32_t flags)
 {
     uint64_t sub = qcow2_sub_bytes(&q->g);
@@ -156,6 +174,8 @@ static int co_write_zeroes(struct qcow2 *q, uint64_t off, uint64_t end, uint32_t
     uint64_t last = end == q->node.size_bytes ? end : round_down_pow2(end, sub);
     int ret;
 
+    if (flags & BLK_ANCHOR)
+        return co_write_anchored(q, off, first, last, end);
     if (qcow2_data_is_raw(q))
         return co_qcow2_zero_raw_data(q, off, end, flags);
     if (!can_say_zero(q) || first >= last)

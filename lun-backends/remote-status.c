@@ -226,6 +226,6 @@ int co_remote_status(struct blk_node *node, uint64_t offset, uint64_t bytes, uns
         remote_forget_deeper(ext, (unsigned)ret, deepest);
         return (int)remote_clip_extents(ext, (unsigned)ret, offset, bytes);
     }
-    ext[0] = (struct blk_extent){offset, bytes, BLK_ST_DATA, 0};
+    ext[0] = (struct blk_extent){offset, bytes, BLK_ST_DATA, 0, false};
     return 1;
 }

@@ -154,7 +154,7 @@ static void remote_read(struct blk_node *node, struct blk_req *req)
 static void remote_status(struct blk_node *node, struct blk_req *req)
 {
     (void)node;
-    req->extent = (struct blk_extent){req->offset_bytes, req->length_bytes, BLK_ST_DATA, 0};
+    req->extent = (struct blk_extent){req->offset_bytes, req->length_bytes, BLK_ST_DATA, 0, false};
     blk_complete(req, 0);
 }
 

@@ -59,6 +59,8 @@ static int check(const struct blk_node *node, const struct blk_req *req)
         return -EINVAL;
     if (req->verb != BLK_STATUS && ((offset | length) & (node->limits.align_bytes - 1)))
         return -EINVAL;
+    if (req->flags & BLK_ANCHOR && !node->limits.can_anchor)
+        return -ENOTSUP;
     return req->flags & BLK_ATOMIC ? check_atomic(node, req) : 0;
 }
 
@@ -271,7 +273,8 @@ static void answer_nothing_below(struct blk_req *req)
     if (req->verb == BLK_READ)
         iov_zero(req->iov, req->niov, 0, req->length_bytes);
     else
-        req->extent = (struct blk_extent){req->offset_bytes, req->length_bytes, BLK_ST_ZERO, 0};
+        req->extent =
+            (struct blk_extent){req->offset_bytes, req->length_bytes, BLK_ST_ZERO, 0, false};
     complete_in_submit(req, 0);
 }
 

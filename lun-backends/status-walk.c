@@ -118,7 +118,7 @@ static int co_decide(struct walk *w, uint64_t pos, struct blk_extent *out)
         if (pos >= l->node->size_bytes) {
             if (!depth)
                 return -EINVAL;
-            *out = (struct blk_extent){pos, end - pos, BLK_ST_ZERO, (uint16_t)(depth - 1)};
+            *out = (struct blk_extent){pos, end - pos, BLK_ST_ZERO, (uint16_t)(depth - 1), false};
             return 0;
         }
         ret = co_level_ask(w, l, pos);
@@ -127,17 +127,18 @@ static int co_decide(struct walk *w, uint64_t pos, struct blk_extent *out)
         end = MIN_OF(end, l->say.offset_bytes + l->say.length_bytes);
         if (l->say.state != BLK_ST_UNALLOCATED) {
             *out = (struct blk_extent){pos, end - pos, l->say.state,
-                                       (uint16_t)MIN_OF(depth + l->say.depth, MAX_LEVELS)};
+                                       (uint16_t)MIN_OF(depth + l->say.depth, MAX_LEVELS),
+                                       l->say.anchored};
             return 0;
         }
     }
-    *out = (struct blk_extent){pos, end - pos, BLK_ST_UNALLOCATED, COWL_NO_DEPTH};
+    *out = (struct blk_extent){pos, end - pos, BLK_ST_UNALLOCATED, COWL_NO_DEPTH, false};
     return 0;
 }
 
 static bool joins(const struct blk_extent *a, const struct blk_extent *b)
 {
-    return a->state == b->state && a->depth == b->depth &&
+    return a->state == b->state && a->depth == b->depth && a->anchored == b->anchored &&
            a->offset_bytes + a->length_bytes == b->offset_bytes;
 }
 

@@ -97,7 +97,7 @@ static bool co_act(struct stream *s, struct plan_run run)
 
 static int one_extent(struct blk_extent *ext, uint64_t offset, uint64_t end, enum blk_state state)
 {
-    *ext = (struct blk_extent){offset, end - offset, state, 0};
+    *ext = (struct blk_extent){offset, end - offset, state, 0, false};
     return 1;
 }
 

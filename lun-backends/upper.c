@@ -159,13 +159,13 @@ static int co_upper_status(struct blk_node *node, uint64_t offset, uint64_t byte
         w = find_window(u, offset);
     }
     if (!w) {
-        ext[0] = (struct blk_extent){offset, bytes, BLK_ST_DATA, 0};
+        ext[0] = (struct blk_extent){offset, bytes, BLK_ST_DATA, 0, false};
         return 1;
     }
     for (unsigned i = find_extent(w, offset); i < w->nr && n < max && offset < end; i++) {
         uint64_t to = MIN_OF(end_of(&w->ext[i]), end);
 
-        ext[n++] = (struct blk_extent){offset, to - offset, w->ext[i].state, 0};
+        ext[n++] = (struct blk_extent){offset, to - offset, w->ext[i].state, 0, false};
         offset = to;
     }
     return (int)n;
@@ -250,7 +250,7 @@ static void upper_read(struct blk_node *node, struct blk_req *req)
 static void upper_status(struct blk_node *node, struct blk_req *req)
 {
     (void)node;
-    req->extent = (struct blk_extent){req->offset_bytes, req->length_bytes, BLK_ST_DATA, 0};
+    req->extent = (struct blk_extent){req->offset_bytes, req->length_bytes, BLK_ST_DATA, 0, false};
     blk_complete(req, 0);
 }
 

@@ -19,7 +19,7 @@ static void zero_flush(struct blk_node *node, struct blk_req *req)
 static void zero_status(struct blk_node *node, struct blk_req *req)
 {
     (void)node;
-    req->extent = (struct blk_extent){req->offset_bytes, req->length_bytes, BLK_ST_ZERO, 0};
+    req->extent = (struct blk_extent){req->offset_bytes, req->length_bytes, BLK_ST_ZERO, 0, false};
     blk_complete(req, 0);
 }
 

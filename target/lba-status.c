@@ -65,11 +65,12 @@ static uint8_t layer_state(enum blk_state st)
 }
 
 /* The table of docs/cow-layer-extension.md, 2. */
-static uint8_t provisioning(enum blk_state st, const struct lun *lun)
+static uint8_t provisioning(enum blk_state st, bool anchored, const struct lun *lun)
 {
     if (st == BLK_ST_DATA || st == BLK_ST_COMPRESSED)
         return PROV_MAPPED;
-    return st == BLK_ST_ZERO && lun->anchored_zeros ? PROV_ANCHORED : PROV_DEALLOCATED;
+    return st == BLK_ST_ZERO && (lun->anchored_zeros || anchored) ? PROV_ANCHORED
+                                                                  : PROV_DEALLOCATED;
 }
 
 /* Appends @blocks at w->pos, split where a count has no more bits; false: no room for the rest. */
@@ -113,6 +114,8 @@ static bool take_extent(struct walk *w, const struct blk_extent *e)
     uint64_t end_bytes = e->offset_bytes + e->length_bytes, blocks;
     enum blk_state state = e->state;
     uint16_t depth = state == BLK_ST_UNALLOCATED ? COWL_NO_DEPTH : e->depth;
+    bool anchored =
+        e->anchored && !e->depth && lun_can_anchor(lun); /* a layer below keeps no room */
 
     if (end_bytes <= pos_bytes)
         return true;
@@ -124,7 +127,7 @@ static bool take_extent(struct walk *w, const struct blk_extent *e)
     }
     blocks = MIN_OF(blocks, w->end - w->pos);
     if (w->as_provisioning)
-        return append(w, blocks, provisioning(state, lun), 0);
+        return append(w, blocks, provisioning(state, anchored, lun), 0);
     return append(w, blocks, layer_state(state), depth);
 }
 

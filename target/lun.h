@@ -150,6 +150,12 @@ static inline uint32_t lun_atomic_bytes(const struct lun *lun)
     return lun->writable && bytes >= lun_block_bytes(lun) ? bytes : 0;
 }
 
+/* ANCHOR of UNMAP and WRITE SAME: zeros for which room is kept. */
+static inline bool lun_can_anchor(const struct lun *lun)
+{
+    return lun->writable && blk_head_node(&lun->head)->limits.can_anchor;
+}
+
 static inline bool lun_writes_allowed(const struct lun *lun)
 {
     return lun->writable && !lun->mode.software_protect;

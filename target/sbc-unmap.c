@@ -13,6 +13,7 @@
 
 #define UNMAP_HDR_BYTES  8
 #define UNMAP_DESC_BYTES 16
+#define UNMAP_ANCHOR     0x01
 #define UNMAP_MAX_BYTES  (UNMAP_HDR_BYTES + LUN_MAX_UNMAP_DESCS * UNMAP_DESC_BYTES)
 
 /* cmd->nr_blocks is the number of descriptors, cmd->lba the next one: the CDB has neither field. */
@@ -48,10 +49,16 @@ static void unmap_done(struct scsi_cmd *cmd)
 static void unmap_part(struct scsi_cmd *cmd, uint64_t off, uint64_t end)
 {
     const struct blk_node *node = blk_head_node(&cmd->lun->head);
+    bool anchor = cmd->cdb[1] & UNMAP_ANCHOR;
     uint64_t unit = MAX_OF(node->limits.granularity_bytes, 1u);
     uint64_t first = round_up_pow2(off, unit);
     uint64_t last = end == node->size_bytes ? end : round_down_pow2(end, unit);
 
+    if (anchor) {
+        cmd_io(cmd, BLK_WRITE_ZEROES, BLK_ANCHOR | cache_flags(cmd), off, end - off, NULL,
+               unmap_next, unmap_done);
+        return;
+    }
     if (first < last && off == first) {
         cmd_io(cmd, BLK_DISCARD, 0, off, last - off, NULL, unmap_next, unmap_done);
         return;
@@ -133,7 +140,7 @@ void sbc_unmap(struct scsi_cmd *cmd)
 {
     uint64_t list_len = cdb_get(cmd->cdb, cmd->op->len);
 
-    if (cmd->cdb[1] & 0x01) { /* ANCHOR: ANC_SUP is 0 wherever writing is allowed */
+    if (cmd->cdb[1] & UNMAP_ANCHOR && !lun_can_anchor(cmd->lun)) { /* ANC_SUP is 0 */
         cmd_fail_cdb_field(cmd, 1, 0);
         return;
     }
@@ -216,6 +223,13 @@ static void same_zero_data(struct scsi_cmd *cmd)
         cmd_get_buf(cmd, SAME_BUF_BYTES, same_zero_data_submit);
 }
 
+static uint32_t zeroes_flags(const struct scsi_cmd *cmd)
+{
+    if (cmd->cdb[1] & WS_ANCHOR)
+        return BLK_ANCHOR;
+    return cmd->cdb[1] & WS_UNMAP ? BLK_MAY_UNMAP : 0;
+}
+
 static void same_zeroes(struct scsi_cmd *cmd);
 
 static void same_zeroes_done(struct scsi_cmd *cmd)
@@ -229,8 +243,8 @@ static void same_zeroes_done(struct scsi_cmd *cmd)
 static void same_zeroes(struct scsi_cmd *cmd)
 {
     same_step(cmd, SAME_STEP_BYTES);
-    cmd_io(cmd, BLK_WRITE_ZEROES, cache_flags(cmd) | (cmd->cdb[1] & WS_UNMAP ? BLK_MAY_UNMAP : 0),
-           cmd_lba_bytes(cmd), cmd->buf_len, NULL, same_zeroes, same_zeroes_done);
+    cmd_io(cmd, BLK_WRITE_ZEROES, cache_flags(cmd) | zeroes_flags(cmd), cmd_lba_bytes(cmd),
+           cmd->buf_len, NULL, same_zeroes, same_zeroes_done);
 }
 
 /* LBPRZ is 1: only zeros may be unmapped, any other block is written as it is. */
@@ -258,7 +272,8 @@ void sbc_write_same(struct scsi_cmd *cmd)
     const struct lun *lun = cmd->lun;
     bool no_data = cmd->op->cdb_len == 16 && cmd->cdb[1] & WS_NDOB;
 
-    if (cmd->cdb[1] & WS_ANCHOR) {
+    /* SBC-3 5.42: it is said of unmapping */
+    if (cmd->cdb[1] & WS_ANCHOR && !(cmd->cdb[1] & WS_UNMAP && lun_can_anchor(lun))) {
         cmd_fail_cdb_field(cmd, 1, 4);
         return;
     }

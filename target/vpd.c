@@ -235,7 +235,7 @@ static size_t fill_provisioning(const struct lun *lun, uint8_t *b)
 {
     b[0] = LUN_THRESHOLD_EXPONENT;
     b[1] = 0x80 | 0x40 | 0x20 | 0x04; /* LBPU, LBPWS, LBPWS10, LBPRZ */
-    if (lun->anchored_zeros)
+    if (lun->anchored_zeros || lun_can_anchor(lun))
         b[1] |= 0x02; /* ANC_SUP */
     b[2] = 0x02;      /* thin */
     return 4;

@@ -196,7 +196,9 @@ static void do_write(struct worker *k, uint64_t off, uint64_t bytes)
 
 static void do_zeroes(struct worker *k, uint64_t off, uint64_t bytes)
 {
-    int ret = co_blk_write_zeroes(k->w->node, off, bytes, rand_r(&k->rnd) % 2 ? BLK_MAY_UNMAP : 0);
+    static const uint32_t kinds[] = {0, BLK_MAY_UNMAP, BLK_ANCHOR};
+    uint32_t flags = kinds[(unsigned)rand_r(&k->rnd) % (k->w->node->limits.can_anchor ? 3 : 2)];
+    int ret = co_blk_write_zeroes(k->w->node, off, bytes, flags);
 
     if (ret)
         fail(k, "write zeroes", off, ret);

@@ -71,7 +71,8 @@ static void toy_status(struct blk_node *node, struct blk_req *req)
         end = t->unallocated_to;
     if (pos < t->unallocated_from && end > t->unallocated_from)
         end = t->unallocated_from;
-    req->extent = (struct blk_extent){pos, end - pos, mine ? BLK_ST_DATA : BLK_ST_UNALLOCATED, 0};
+    req->extent =
+        (struct blk_extent){pos, end - pos, mine ? BLK_ST_DATA : BLK_ST_UNALLOCATED, 0, false};
     blk_complete(req, 0);
 }
 

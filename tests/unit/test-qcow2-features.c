@@ -167,6 +167,93 @@ TEST(qcow2_features, discarded_data_leaves_the_disk)
 
 /* ---- marks in the header -------------------------------------------------------------------- */
 
+/* ---- zeros that keep their room ---- */
+
+static uint64_t room_of_image(void)
+{
+    struct stat st;
+
+    return stat(path_of("img"), &st) ? 0 : (uint64_t)st.st_blocks * 512;
+}
+
+static void check_says(struct blk_node *node, uint64_t off, uint64_t bytes, enum blk_state state,
+                       bool anchored)
+{
+    struct blk_extent e = {0};
+
+    CHECK_EQ(co_blk_status(node, off, bytes, &e), 0);
+    CHECK_EQ(e.length_bytes, bytes);
+    CHECK_EQ(e.state, state);
+    CHECK_EQ(e.anchored, anchored);
+}
+
+static void anchor_some(struct blk_node *node, void *arg)
+{
+    uint8_t *buf = calloc(1, MIB);
+    uint64_t room;
+
+    (void)arg;
+    CHECK(node->limits.can_anchor);
+    memset(buf, 0x5a, MIB);
+    CHECK_EQ(co_blk_write(node, MIB, buf, MIB, 0), 0);
+    CHECK_EQ(co_blk_write_zeroes(node, 0, 6 * MIB, BLK_ANCHOR), 0);
+    check_says(node, 0, 6 * MIB, BLK_ST_ZERO, true);
+    CHECK_EQ(co_blk_flush(node), 0);
+    room = room_of_image();
+    CHECK(room >= 6 * MIB);
+    CHECK_EQ(co_blk_read(node, MIB, buf, MIB, 0), 0);
+    CHECK(buf_is_zero(buf, MIB));
+    memset(buf, 0x5a, MIB);
+    for (unsigned i = 0; i < 6; i++)
+        CHECK_EQ(co_blk_write(node, i * MIB, buf, MIB, 0), 0);
+    CHECK_EQ(co_blk_flush(node), 0);
+    CHECK(room_of_image() <= room + 65536); /* metadata */
+    check_says(node, 0, 6 * MIB, BLK_ST_DATA, false);
+    /* what isn't a whole cluster is written; what is given back is not anchored any more */
+    CHECK_EQ(co_blk_write_zeroes(node, 6 * MIB + 512, 512, BLK_ANCHOR), 0);
+    check_says(node, 6 * MIB + 512, 512, BLK_ST_DATA, false);
+    CHECK_EQ(co_blk_write_zeroes(node, 0, 4 * MIB, BLK_ANCHOR), 0);
+    CHECK_EQ(co_blk_discard(node, 0, 2 * MIB), 0);
+    check_says(node, 2 * MIB, 2 * MIB, BLK_ST_ZERO, true);
+    CHECK_EQ(co_blk_read(node, 0, buf, MIB, 0), 0);
+    CHECK(buf_is_zero(buf, MIB));
+    free(buf);
+}
+
+TEST(qcow2_features, anchored_zeros_keep_their_room)
+{
+    static const char *const options[] = {"compat=1.1", "cluster_size=4k",
+                                          "extended_l2=on,cluster_size=128k"};
+
+    if (!have_qemu_img())
+        return;
+    for (unsigned i = 0; i < ARRAY_LEN(options); i++) {
+        CHECK_EQ(sh("qemu-img create -f qcow2 -o %s img 8M", options[i]), 0);
+        CHECK_STR(on_image(rw, anchor_some, NULL), "");
+        CHECK_EQ(sh("qemu-img check img"), 0);
+        CHECK_EQ(sh("qemu-img map --output=json -s 2M -l 2M img | grep -q "
+                    "'\"zero\": true.*\"offset\"'"),
+                 0);
+    }
+}
+
+static void cannot_anchor(struct blk_node *node, void *arg)
+{
+    (void)arg;
+    CHECK(!node->limits.can_anchor);
+    CHECK_EQ(co_blk_write_zeroes(node, 0, 65536, BLK_ANCHOR), -ENOTSUP);
+}
+
+TEST(qcow2_features, without_a_place_for_zeros_nothing_is_anchored)
+{
+    if (!have_qemu_img())
+        return;
+    CHECK_EQ(sh("qemu-img create -f qcow2 -o compat=0.10 img 8M"), 0);
+    CHECK_STR(on_image(rw, cannot_anchor, NULL), "");
+    CHECK_EQ(sh("qemu-img create -f qcow2 -o data_file=anchor.data img 8M"), 0);
+    CHECK_STR(on_image(rw, cannot_anchor, NULL), "");
+}
+
 TEST(qcow2_features, bitmaps_become_inconsistent_and_leak_nothing)
 {
     if (!have_qemu_img())

@@ -97,8 +97,9 @@ TEST(lba_status, truncation_never_reads_past_the_end)
 TEST(clip, to_the_range_asked_for_and_joined)
 {
     struct blk_extent ext[] = {
-        {0, 1000, BLK_ST_DATA, 0},    {1000, 1000, BLK_ST_DATA, 0}, {2000, 1000, BLK_ST_ZERO, 1},
-        {3000, 1000, BLK_ST_ZERO, 2}, {4000, 1000, BLK_ST_DATA, 0},
+        {0, 1000, BLK_ST_DATA, 0, false},    {1000, 1000, BLK_ST_DATA, 0, false},
+        {2000, 1000, BLK_ST_ZERO, 1, false}, {3000, 1000, BLK_ST_ZERO, 2, false},
+        {4000, 1000, BLK_ST_DATA, 0, false},
     };
 
     REQUIRE(remote_clip_extents(ext, 5, 500, 3000) == 3);

@@ -869,6 +869,33 @@ TEST(scsi, anchored_zeros_are_told_apart_on_delta_views)
     fake_teardown(&f);
 }
 
+TEST(scsi, anchor_is_taken_only_where_it_can_be_kept)
+{
+    uint8_t list[24] = {0, 22, 0, 16, [19] = 8};
+
+    fake_setup(&f, DISK_BYTES, true);
+    for (unsigned can = 0; can < 2; can++) {
+        uint8_t byte = can ? 0 : 0x5a;
+        int want = can ? 0 : SENSE(5, 0x24, 0);
+
+        f.disk->limits.can_anchor = f.mem->node.limits.can_anchor = can;
+        mem_node_fill(f.mem, 0, 65536, BLK_ST_DATA, 0x5a);
+        CHECK_EQ(fake_exec(&f, CDB(0x42, 1, 0, 0, 0, 0, 0, 0, 24, 0), list, 24, true), want);
+        CHECK_EQ(f.mem->data[0], byte);
+        memset(data, 0, 512);
+        CHECK_EQ(fake_exec(&f, CDB(0x41, 0x18, 0, 0, 0, 16, 0, 0, 8, 0), data, 512, true), want);
+        CHECK_EQ(f.mem->data[8192], byte);
+        CHECK_EQ(fake_exec(&f, CDB(0x93, 0x19, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0, 0, 8, 0, 0), NULL, 0,
+                           false),
+                 want);
+        CHECK_EQ(f.mem->data[16384], byte);
+        /* without UNMAP it makes no sense */
+        CHECK_EQ(fake_exec(&f, CDB(0x41, 0x10, 0, 0, 0, 16, 0, 0, 8, 0), data, 512, true),
+                 SENSE(5, 0x24, 0));
+    }
+    fake_teardown(&f);
+}
+
 TEST(scsi, an_extent_of_more_than_32_bits_of_blocks_is_split)
 {
     struct blk_node *big;

@@ -192,7 +192,7 @@ static int two_layers(struct blk_node *node, uint64_t offset, uint64_t bytes, un
     (void)node;
     (void)max;
     asked_deepest = (int)deepest;
-    ext[0] = (struct blk_extent){offset, MIN_OF(bytes, MIB), BLK_ST_DATA, 1};
+    ext[0] = (struct blk_extent){offset, MIN_OF(bytes, MIB), BLK_ST_DATA, 1, false};
     return 1;
 }
 
@@ -248,7 +248,7 @@ static int upper_third(struct blk_node *node, uint64_t offset, uint64_t bytes, u
     for (uint64_t end = offset + bytes; offset < end && n < max; n++) {
         uint64_t next = MIN_OF(end, (offset / MIB + 1) * MIB);
 
-        ext[n] = (struct blk_extent){offset, next - offset, states[offset / MIB % 3], 0};
+        ext[n] = (struct blk_extent){offset, next - offset, states[offset / MIB % 3], 0, false};
         offset = next;
     }
     return (int)n;

@@ -135,13 +135,17 @@ TEST(vpd, block_limits_are_those_enforced)
     fake_teardown(&f);
 }
 
-TEST(vpd, provisioning_says_thin_and_anchored_only_on_delta_views)
+TEST(vpd, provisioning_says_thin_and_anchored_where_it_is)
 {
     fake_setup(&f, DISK_BYTES, true);
     CHECK_EQ(inquire(0xb2), 0);
     CHECK_EQ(page[5], 0xe4);
     CHECK_EQ(page[6], 2);
-    f.lun->anchored_zeros = true;
+    f.disk->limits.can_anchor = true;
+    CHECK_EQ(inquire(0xb2), 0);
+    CHECK_EQ(page[5], 0xe6);
+    f.disk->limits.can_anchor = false;
+    f.lun->anchored_zeros = true; /* a delta view */
     CHECK_EQ(inquire(0xb2), 0);
     CHECK_EQ(page[5], 0xe6);
     fake_teardown(&f);
