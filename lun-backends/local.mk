@@ -79,6 +79,7 @@ liblun_a_SOURCES = \
 	lun-backends/qcow2-map.c \
 	lun-backends/qcow2-offline.h \
 	lun-backends/qcow2-open.c \
+	lun-backends/qcow2-pad.c \
 	lun-backends/qcow2-prealloc.c \
 	lun-backends/qcow2-read.c \
 	lun-backends/qcow2-reclaim.c \

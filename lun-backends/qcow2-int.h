@@ -321,6 +321,19 @@ int co_qcow2_write(struct qcow2 *q, uint64_t off, uint64_t bytes, const struct i
                    uint64_t data_off, uint32_t flags);
 void qcow2_finish_change(struct qcow2 *q, struct blk_req *req, int result);
 
+/* qcow2-pad.c: what a write must copy, up to the subclusters' ends around it */
+struct qpad {
+    uint64_t off;
+    size_t bytes;
+    uint8_t *buf; /* NULL: zeros */
+    bool shared;  /* @buf is part of the other pad's */
+};
+/* Reads what surrounds [start, end) and is not in its clusters yet; in one read if what lies
+ * between is small. The pads are to be freed in any case. */
+int co_qpads_fill(struct qchange *c, uint64_t start, uint64_t end, struct qpad *head,
+                  struct qpad *tail, uint32_t flags);
+void qpads_free(struct qpad *head, struct qpad *tail);
+
 /* qcow2-copy.c */
 int co_qcow2_move_cluster(struct qchange *c, uint64_t off, uint64_t bytes, const struct iovec *iov,
                           int niov, uint64_t data_off, uint32_t flags);

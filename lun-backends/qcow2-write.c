@@ -5,8 +5,8 @@
  * be copied, allocate, write the data, and only then set the L2 entries (in the cache). A change
  * that fails before that point leaves no trace but the data of what it did not own.
  *
- * An atomic write lies in one cluster and never overwrites: the cluster moves, and its one L2 entry,
- * which no crash tears, tells the old data from the new.
+ * An atomic write lies in one cluster and never overwrites: the cluster moves, and its one L2
+ * entry, which no crash tears, tells the old data from the new.
  */
 #include "lun-backends/qcow2-int.h"
 
@@ -249,73 +249,16 @@ void qchange_set_entry(struct qchange *c, uint64_t off, const struct qcow2_entry
 
 /* ---- a segment: clusters whose host clusters are contiguous --------------------------- */
 
-struct pad {
-    uint64_t off;
-    size_t bytes;
-    uint8_t *buf; /* NULL: zeros */
-};
-
 struct segment {
     uint64_t start, end; /* guest range of the data */
     uint64_t host;       /* of @start */
     bool fresh;          /* the host clusters read as zeros */
     struct qassign *assign;
     uint64_t allocated; /* host clusters that go back on failure */
-    struct pad head, tail;
+    struct qpad head, tail;
 };
 
-/* Does the subcluster at @off have content of its own in an entry's host cluster? */
-static bool has_data_at(const struct qcow2 *q, const struct qcow2_entry *e, uint64_t off)
-{
-    unsigned sub = (unsigned)((off & (qcow2_cluster_bytes(&q->g) - 1)) >> q->g.sub_bits);
-
-    return e->alloc >> sub & 1;
-}
-
-static int co_fill_pad(struct qchange *c, struct pad *p, uint64_t off, uint64_t end, uint32_t flags)
-{
-    struct qcow2 *q = c->q;
-    struct qcow2_entry e;
-    struct qrun run;
-    int ret;
-
-    *p = (struct pad){.off = off};
-    if (off == end)
-        return 0;
-    if (!qcow2_get_entry(q, c->slice, off, &e))
-        return -EIO;
-    if (has_data_at(q, &e, off))
-        return 0;
-    if (qcow2_data_is_raw(q)) /* it is the disk, and ends with it */
-        end = MIN_OF(end, MAX_OF(off, q->node.size_bytes));
-    p->bytes = end - off;
-    if (off >= q->node.size_bytes)
-        return 0;
-    ret = co_qcow2_map(q, off, 1, &run);
-    if (ret || run.kind == QRUN_ZERO || !q->node.backing.child)
-        return ret;
-    p->buf = aligned_alloc(QCOW2_SECTOR, round_up_pow2(p->bytes, QCOW2_SECTOR));
-    if (!p->buf)
-        return -ENOMEM;
-    ret = co_qcow2_read_old(q, off, p->buf, p->bytes, flags);
-    if (!ret && buf_is_zero(p->buf, p->bytes)) {
-        free(p->buf);
-        p->buf = NULL;
-    }
-    return ret;
-}
-
-static int co_fill_pads(struct qchange *c, struct segment *s, uint32_t flags)
-{
-    uint64_t sub = qcow2_sub_bytes(&c->q->g);
-    int ret = co_fill_pad(c, &s->head, round_down_pow2(s->start, sub), s->start, flags);
-
-    if (!ret)
-        ret = co_fill_pad(c, &s->tail, s->end, round_up_pow2(s->end, sub), flags);
-    return ret;
-}
-
-static int add_pad_iov(struct iovec *iov, const struct pad *p)
+static int add_pad_iov(struct iovec *iov, const struct qpad *p)
 {
     size_t left = p->bytes;
     int n = 0;
@@ -345,7 +288,7 @@ static void drop_zero_pads(struct segment *s)
 static int co_write_segment(struct qchange *c, struct segment *s, const struct iovec *iov, int niov,
                             uint64_t data_off)
 {
-    struct pad body = {.off = s->start, .bytes = s->end - s->start};
+    struct qpad body = {.off = s->start, .bytes = s->end - s->start};
     size_t max = (size_t)niov + 2 + 3 +
                  (s->head.bytes + s->tail.bytes + (iov ? 0 : body.bytes)) / QCOW2_ZEROS_BYTES;
     struct iovec *all = malloc(max * sizeof(*all));
@@ -459,8 +402,7 @@ static void co_drop_segment(struct qchange *c, struct segment *s, bool committed
         co_qcow2_free_data_now(c->q, round_down_pow2(s->host, qcow2_cluster_bytes(&c->q->g)),
                                s->allocated);
     }
-    free(s->head.buf);
-    free(s->tail.buf);
+    qpads_free(&s->head, &s->tail);
 }
 
 /* The segment at c->pos: as much as goes in one write. The copies come first: if they can't be
@@ -475,7 +417,7 @@ static int co_segment(struct qchange *c, uint64_t end, const struct iovec *iov, 
     int ret;
 
     s.end = MIN_OF(end, round_down_pow2(c->pos, cluster) + MAX_OF(cluster, SEGMENT_MAX_BYTES));
-    ret = co_fill_pads(c, &s, flags);
+    ret = co_qpads_fill(c, s.start, s.end, &s.head, &s.tail, flags);
     if (!ret && !qcow2_get_entry(q, c->slice, c->pos, &e))
         ret = -EIO;
     asked = s.end;

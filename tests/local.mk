@@ -41,6 +41,7 @@ UNIT_TESTS += \
 	tests/unit/test-qcow2-format \
 	tests/unit/test-qcow2-image \
 	tests/unit/test-qcow2-settings \
+	tests/unit/test-qcow2-writes \
 	tests/unit/test-qcow2 \
 	tests/unit/test-ram \
 	tests/unit/test-remote-status \
@@ -166,6 +167,9 @@ tests_unit_test_qcow2_image_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_qcow2_settings_SOURCES = tests/unit/test-qcow2-settings.c
 tests_unit_test_qcow2_settings_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_qcow2_writes_SOURCES = tests/unit/test-qcow2-writes.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/qcow2-image.c tests/unit/qcow2-image.h
+tests_unit_test_qcow2_writes_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_qcow2_SOURCES = tests/unit/test-qcow2.c tests/unit/qcow2-image.c tests/unit/qcow2-image.h
 tests_unit_test_qcow2_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
