@@ -12,9 +12,9 @@ import struct
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from guest import QEMU, SLOW, Failed, Guest
+from guest import HOST, QEMU, Failed, Guest
 from guestimage import HERE, Archive, Image, deb_of, download, unpack
-from cowtest import KIB, MIB, poll, program, qemu_img, qemu_io, run
+from cowtest import KIB, MIB, TOP, poll, qemu_img, qemu_io, run
 
 PACKAGES = ["syslinux", "syslinux-common", "mtools", "ipxe"]
 SECTOR = 512
@@ -299,6 +299,30 @@ sh /run/ticks.sh &""")
                 f"{what}: {len(seen)} ticks, none missed, all data right (longest pause {gap:.1f} s)",
                 bad or self.tail())
         return numbers[-1]
+
+
+ROM = "/usr/lib/ipxe/qemu/efi-virtio.rom"  # QEMU's default; for BIOS and UEFI
+
+
+def ipxe_script(j, name, port, iqn, **settings):
+    """contrib/boot/sanboot.ipxe as a user would fill it in, in a folder of its own."""
+    with open(os.path.join(TOP, "contrib", "boot", "sanboot.ipxe")) as f:
+        lines = f.read().splitlines()
+    for key, value in {"target-address": HOST, "target-port": port, "target-iqn": iqn, **settings}.items():
+        at = [i for i, line in enumerate(lines) if line.startswith((f"set {key} ", f"#set {key} "))]
+        if len(at) != 1:
+            raise Failed(f"sanboot.ipxe: {len(at)} lines for {key}")
+        lines[at[0]] = f"set {key} {value}"
+    path = j.path(name, "sanboot.ipxe")
+    os.makedirs(os.path.dirname(path))
+    with open(path, "w") as f:
+        f.write("\n".join(lines) + "\n")
+    return path
+
+
+def by_rom(script):
+    return ["-netdev", f"user,id=net0,tftp={os.path.dirname(script)},bootfile=sanboot.ipxe",
+            "-device", "virtio-net-pci,netdev=net0,bootindex=1"]
 
 
 def judge_root(j, image, fmt, ticks, what):
