@@ -15,13 +15,16 @@
 #include "target/text.h"
 
 #define SESSION_ITT_SLOTS      64
-#define SESSION_MAX_TASKS      256                  /* incl. those whose response is still queued */
+#define SESSION_MAX_TASKS      1024                 /* incl. those whose response is still queued */
 #define SESSION_MAX_IMMEDIATE  16                   /* commands outside of the window */
 #define SESSION_DATA_MAX_BYTES (8u << 20)           /* data of started commands; more wait */
 #define DATA_TOTAL_BYTES       (UINT64_C(64) << 20) /* of bufpool_main(), which they share */
 #define SESSION_SCARCE_NS      10000000000ull /* for CONN_STUCK_NS while half of that is taken */
 #define SESSION_MAX_TMFS       32
 #define SESSION_BLOCKED_NS     1000000000ull /* data-out that SCSI can't take blocks for so long */
+
+/* Else a window full of writes would wait for data that is not read. */
+_Static_assert(SESSION_MAX_TASKS / 2 > CONN_CMD_WINDOW + SESSION_MAX_IMMEDIATE, "where it goes on");
 
 struct session {
     struct list_head link;        /* all sessions */
