@@ -323,6 +323,8 @@ int job_cancel(struct job *job, struct error *err)
         return 0;
     job->cancelled = true;
     job->user_paused = job->io_error = false;
+    if (job->drv->on_cancel)
+        job->drv->on_cancel(job);
     if (job->status == JOB_CREATED)
         co_spawn(co_run_job, job);
     else

@@ -41,6 +41,9 @@ struct job_driver {
     int (*co_run)(struct job *job);
     /* After co_run (or instead of it), before on_done: lets go of what the driver holds. */
     void (*co_cleanup)(struct job *job);
+    /* It was cancelled a moment ago, co_run has not heard of it yet: what it waits for may be let
+     * go at once. NULL: nothing to do. */
+    void (*on_cancel)(struct job *job);
 };
 
 struct job {

@@ -272,7 +272,7 @@ static void leave_group(struct stream *s)
 /* A group that is not there (yet) limits nothing until somebody sets its limits. */
 static void join_group(struct stream *s)
 {
-    if (!*s->group || !s->in_stage)
+    if (!*s->group || !s->in_stage || s->job.cancelled)
         return;
     s->src_in =
         throttle_join(&s->src, s->group, throttle_group_exists(s->group) ? NULL : &s->limits);
@@ -299,8 +299,6 @@ static int co_attend(struct stream *s)
 
     if (!stream_interrupted(s))
         return 0;
-    if (s->job.cancelled)
-        leave_group(s); /* the end waits for no limit */
     co_stream_wait_idle(s);
     ret = s->nr_failures ? co_handle_failures(s) : 0;
     if (ret)
@@ -425,11 +423,21 @@ static void co_stream_cleanup(struct job *job)
              s->stats.copied_bytes, s->stats.zeroed_bytes, s->stats.skipped_bytes);
 }
 
+/* All of its copies may be held back: its end waits for no limit. */
+static void on_cancel(struct job *job)
+{
+    struct stream *s = to_stream(job);
+
+    leave_group(s);
+    co_queue_wake(&s->copy_ended);
+}
+
 static const struct job_driver stream_driver = {
     .type = "stream",
     .instance_bytes = sizeof(struct stream),
     .co_run = co_stream_run,
     .co_cleanup = co_stream_cleanup,
+    .on_cancel = on_cancel,
 };
 
 /* ---- what guests do ---------------------------------------------------------------- */
