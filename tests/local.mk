@@ -37,6 +37,7 @@ UNIT_TESTS += \
 	tests/unit/test-pr \
 	tests/unit/test-qcow2-check \
 	tests/unit/test-qcow2-compress \
+	tests/unit/test-qcow2-faults \
 	tests/unit/test-qcow2-features \
 	tests/unit/test-qcow2-format \
 	tests/unit/test-qcow2-image \
@@ -155,6 +156,9 @@ tests_unit_test_qcow2_check_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_qcow2_compress_SOURCES = tests/unit/test-qcow2-compress.c tests/unit/qcow2-image.c tests/unit/qcow2-image.h
 tests_unit_test_qcow2_compress_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_qcow2_faults_SOURCES = tests/unit/test-qcow2-faults.c tests/unit/qcow2-image.c tests/unit/qcow2-image.h
+tests_unit_test_qcow2_faults_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_qcow2_features_SOURCES = tests/unit/test-qcow2-features.c tests/unit/qcow2-image.c tests/unit/qcow2-image.h
 tests_unit_test_qcow2_features_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
