@@ -13,6 +13,7 @@
 #include "admin/qmp-meta.h"
 #include "admin/state.h"
 #include "discovery/chain-reader.h"
+#include "discovery/isns.h"
 #include "lun-backends/file.h"
 #include "lun-backends/iscsi-conn.h"
 #include "lun-backends/remote.h"
@@ -165,6 +166,21 @@ static bool count_session(const struct session_info *s, void *arg)
     return true;
 }
 
+static void put_isns(json_t *j)
+{
+    struct sns_status st;
+    json_t *isns;
+
+    if (!sns_get_status(&st))
+        return;
+    isns = json_pack("{s:o, s:b, s:i, s:b}", "server", json_text(st.server), "registered",
+                     st.registered, "targets", (int)st.nr_targets, "discovery-domains",
+                     st.discovery_domains);
+    if (st.error)
+        json_put(isns, "error", json_text(st.error));
+    json_put(j, "isns", isns);
+}
+
 static json_t *run_query_daemon(struct daemon *d, const json_t *args, struct error *err)
 {
     int sessions = 0;
@@ -174,12 +190,13 @@ static json_t *run_query_daemon(struct daemon *d, const json_t *args, struct err
     (void)err;
     session_for_each(count_session, &sessions);
     j = json_pack("{s:o, s:i, s:I, s:o, s:o, s:s, s:o, s:i, s:i, s:s, s:I}", "version",
-                     qmp_version(), "pid", (int)getpid(), "uptime-seconds",
-                     (json_int_t)((now_ns() - d->started_ns) / 1000000000), "state-dir",
-                     json_text(d->state->dir), "control-socket", json_text(d->socket_path),
-                     "initiator-name", d->state->initiator, "portals", portals(), "chains",
-                     count_entries(&d->chains), "sessions", sessions, "aio", aio_engine_name(),
-                     "data-buffer-bytes", (json_int_t)bufpool_used_bytes(bufpool_main()));
+                  qmp_version(), "pid", (int)getpid(), "uptime-seconds",
+                  (json_int_t)((now_ns() - d->started_ns) / 1000000000), "state-dir",
+                  json_text(d->state->dir), "control-socket", json_text(d->socket_path),
+                  "initiator-name", d->state->initiator, "portals", portals(), "chains",
+                  count_entries(&d->chains), "sessions", sessions, "aio", aio_engine_name(),
+                  "data-buffer-bytes", (json_int_t)bufpool_used_bytes(bufpool_main()));
+    put_isns(j);
     health_put(d, j);
     return j;
 }

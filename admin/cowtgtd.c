@@ -23,9 +23,11 @@
 #include "admin/commands.h"
 #include "admin/control.h"
 #include "admin/events.h"
+#include "admin/isns.h"
 #include "admin/paths.h"
 #include "admin/reservations.h"
 #include "admin/state.h"
+#include "discovery/isns.h"
 #include "lun-backends/block.h"
 #include "lun-backends/file.h"
 #include "target/target.h"
@@ -37,12 +39,14 @@
 #define MAX_PORTALS      64
 #define HELPER_THREADS   16
 #define SESSION_GRACE_NS UINT64_C(5000000000)
+#define ISNS_LIMIT_NS    UINT64_C(3000000000)
 
 struct options {
     bool foreground;
     const char *portals[MAX_PORTALS];
     unsigned nr_portals;
-    const char *aio, *log_to;
+    const char *aio, *log_to, *isns;
+    bool isns_domains;
     char socket[PATH_MAX], state_dir[PATH_MAX];
 };
 
@@ -76,6 +80,8 @@ static const char usage_text[] =
     "there)\n"
     "      --aio ENGINE     how files are read and written: auto (default), libaio, " AIO_URING
     "threads\n"
+    "      --isns SERVER    tell an iSNS server of our targets, HOST[:PORT]\n"
+    "      --isns-domains   and let its discovery domains say who may log in\n"
     "  -h, --help, -V, --version\n";
 
 static const struct option long_options[] = {
@@ -83,6 +89,7 @@ static const struct option long_options[] = {
     {"control", required_argument, NULL, 'c'},   {"state", required_argument, NULL, 's'},
     {"log-level", required_argument, NULL, 'l'}, {"log-to", required_argument, NULL, 'L'},
     {"aio", required_argument, NULL, 'a'},       {"help", no_argument, NULL, 'h'},
+    {"isns", required_argument, NULL, 'i'},      {"isns-domains", no_argument, NULL, 'd'},
     {"version", no_argument, NULL, 'V'},         {NULL, 0, NULL, 0},
 };
 
@@ -138,6 +145,12 @@ static void parse_options(int argc, char **argv, struct options *o)
         case 'a':
             o->aio = optarg;
             break;
+        case 'i':
+            o->isns = optarg;
+            break;
+        case 'd':
+            o->isns_domains = true;
+            break;
         case 'h':
             fputs(usage_text, stdout);
             exit(0);
@@ -150,6 +163,8 @@ static void parse_options(int argc, char **argv, struct options *o)
     }
     if (optind < argc)
         die_usage("unexpected argument: ", argv[optind]);
+    if (o->isns_domains && !o->isns)
+        die_usage("--isns-domains goes with --isns", NULL);
 }
 
 /* ---- the end -------------------------------------------------------------------------------- */
@@ -164,6 +179,7 @@ static void co_stop(void *arg)
     d->shutting_down = true;
     event_emit(d, "SHUTDOWN", json_pack("{s:b, s:s}", "guest", 0, "reason", m.stop_reason));
     chains_cancel_jobs(d);
+    co_sns_stop(ISNS_LIMIT_NS);
     co_portals_close_all(SESSION_GRACE_NS);
     co_chains_close_all(d);
     while (blk_closing())
@@ -262,6 +278,8 @@ static int co_open_all(struct error *err)
     co_chains_reopen(d);
     if (open_portals(d, err))
         return -err->errnum;
+    if (m.opts.isns && sns_follow(m.opts.isns, m.opts.isns_domains, err))
+        return -err->errnum;
     return control_open(m.opts.socket, &ops, d, &d->control, err);
 }
 
@@ -339,6 +357,8 @@ static void raise_file_limit(void)
 
 int main(int argc, char **argv)
 {
+    if (argc == 3 && !strncmp(argv[1], "--isns-agent", 12)) /* the daemon's own call */
+        return sns_agent_main(argv[2], !strcmp(argv[1], "--isns-agent-domains"));
     parse_options(argc, argv, &m.opts);
     raise_file_limit();
     if (!m.opts.foreground && background_start())

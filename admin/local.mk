@@ -32,6 +32,8 @@ libadmin_a_SOURCES = \
 	admin/health.h \
 	admin/holds.c \
 	admin/holds.h \
+	admin/isns.c \
+	admin/isns.h \
 	admin/json-stream.c \
 	admin/json-stream.h \
 	admin/json-util.c \

@@ -409,6 +409,7 @@ int portal_open(const char *text, struct error *err)
     ev_io_init(&p->io, on_connection, p->fd, EV_READ);
     list_add_tail(&portals, &p->link);
     nr_portals++;
+    target_list_changed();
     conn_on_room = on_room;
     ev_io_start(loop_ev(), &p->io);
     log_info("listening on %s, portal group %u%s%s", p->name, p->group,
@@ -454,6 +455,7 @@ int portal_close(const char *text, struct error *err)
     list_del(&p->link);
     portal_free(p);
     nr_portals--;
+    target_list_changed();
     return 0;
 }
 

@@ -35,6 +35,8 @@ struct target {
     struct co_queue session_gone; /* woken whenever a session was freed */
 };
 
+/* target.c: tells the list sink. */
+void target_list_changed(void);
 /* target.c: true if @initiator at @peer may log in (and see the target in SendTargets). */
 bool target_allows(const struct target *t, const char *initiator, const char *peer);
 /* target.c: true if it is served at portals of @group. */

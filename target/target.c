@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "discovery/isns.h"
 #include "target/nexus.h"
 #include "target/session.h"
 #include "target/target-int.h"
@@ -77,6 +78,19 @@ static int check_name(const char *name, char *out, struct error *err)
                      name);
 }
 
+static void (*list_sink)(void);
+
+void target_set_list_sink(void (*fn)(void))
+{
+    list_sink = fn;
+}
+
+void target_list_changed(void)
+{
+    if (list_sink)
+        list_sink();
+}
+
 struct target *target_create(const char *iqn, struct error *err)
 {
     char name[ISCSI_NAME_MAX + 1];
@@ -101,6 +115,7 @@ struct target *target_create(const char *iqn, struct error *err)
     list_init(&t->sessions);
     co_queue_init(&t->session_gone);
     list_add_tail(&targets, &t->link);
+    target_list_changed();
     return t;
 }
 
@@ -238,7 +253,7 @@ bool target_in_group(const struct target *t, uint16_t group)
 
 bool target_allows(const struct target *t, const char *initiator, const char *peer)
 {
-    return access_allows(&t->allowed, initiator, peer);
+    return access_allows(&t->allowed, initiator, peer) && sns_allows(t->name, initiator);
 }
 
 int target_set_accounts(struct target *t, const struct chap_account *accounts, unsigned nr,
@@ -289,6 +304,7 @@ void co_target_destroy(struct target *t)
         co_queue_wait(&t->session_gone);
     co_target_free_luns(t);
     list_del(&t->link);
+    target_list_changed();
     access_release(&t->allowed);
     mask_free_all(t->masks);
     free(t->portal_groups);

@@ -27,6 +27,8 @@ const char *target_name(const struct target *t);
 /* Coroutine. No new sessions; existing ones are dropped; waits for their commands; frees LUNs. */
 void co_target_destroy(struct target *t);
 unsigned target_nr_sessions(const struct target *t);
+/* One sink: a target or a portal came or went. */
+void target_set_list_sink(void (*fn)(void));
 /* fn returns false to stop. */
 void target_for_each(bool (*fn)(struct target *, void *), void *arg);
 /*

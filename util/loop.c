@@ -113,10 +113,13 @@ struct ev_loop *loop_ev(void)
 /* libev ends when its last watcher stops; what that watcher deferred is still to be done. */
 void loop_run(void)
 {
+    bool busy;
+
     loop.stopped = false;
-    do
-        ev_run(loop.ev, anything_deferred() ? EVRUN_NOWAIT : 0);
-    while (!loop.stopped && anything_deferred());
+    do {
+        busy = anything_deferred(); /* before the first turn, too */
+        ev_run(loop.ev, busy ? EVRUN_NOWAIT : 0);
+    } while (!loop.stopped && (busy || anything_deferred()));
 }
 
 void loop_stop(void)
