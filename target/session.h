@@ -15,7 +15,9 @@
 #include "target/text.h"
 
 #define SESSION_ITT_SLOTS      64
-#define SESSION_MAX_TASKS      1024                 /* incl. those whose response is still queued */
+/* Incl. those whose response is still queued. More than the window: while there are as many nothing
+ * is read, and commands that wait for data must not keep it from being read. */
+#define SESSION_MAX_TASKS      (4 * CONN_CMD_WINDOW)
 #define SESSION_MAX_IMMEDIATE  16                   /* commands outside of the window */
 #define SESSION_DATA_MAX_BYTES (8u << 20)           /* data of started commands; more wait */
 #define DATA_TOTAL_BYTES       (UINT64_C(64) << 20) /* of bufpool_main(), which they share */
