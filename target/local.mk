@@ -33,6 +33,8 @@ libtarget_a_SOURCES = \
 	target/pdu.c \
 	target/pdu.h \
 	target/portal.c \
+	target/ports.c \
+	target/ports.h \
 	target/pr-text.c \
 	target/pr-wire.c \
 	target/pr.c \

@@ -160,8 +160,9 @@ static enum login_status check_target(const struct conn *c)
     if (t->closing)
         return LOGIN_UNAVAILABLE;
     if (l->tsih) /* 6.3.1: a second connection, or another try of the first one */
-        return session_exists(t, n->initiator_name, l->isid, l->tsih) ? LOGIN_TOO_MANY_CONNECTIONS
-                                                                      : LOGIN_NO_SESSION;
+        return session_exists(t, c->portal_group, n->initiator_name, l->isid, l->tsih)
+                   ? LOGIN_TOO_MANY_CONNECTIONS
+                   : LOGIN_NO_SESSION;
     return LOGIN_OK;
 }
 
@@ -307,7 +308,7 @@ static enum login_status open_session(struct conn *c, uint16_t *tsih)
         if (status)
             return status;
         t = target_find(l->neg.target_name);
-        session_reinstate(t, l->neg.initiator_name, l->isid);
+        session_reinstate(t, c->portal_group, l->neg.initiator_name, l->isid);
     }
     l->neg.params.first_burst = MIN_OF(l->neg.params.first_burst, l->neg.params.max_burst);
     s = session_new(c, t, &l->neg, l->isid, l->cid);

@@ -210,7 +210,7 @@ void ua_raise(struct target *t, uint16_t lun, enum ua_kind kind);
 void ua_raise_all_luns(struct target *t, enum ua_kind kind);
 /* ... every nexus but @but. */
 void ua_raise_others(struct target *t, uint16_t lun, enum ua_kind kind, const struct nexus *but);
-/* ... the nexuses of one initiator port. */
+/* ... the nexus of these two ports. */
 void ua_raise_port(struct target *t, uint16_t lun, enum ua_kind kind, const struct pr_port *port);
 /* ... one nexus. */
 void nexus_raise(struct nexus *n, uint16_t lun, enum ua_kind kind);

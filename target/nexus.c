@@ -20,11 +20,13 @@ struct nexus_lun {
     uint64_t read_ns; /* when data was read last; 0: never */
 };
 
-void nexus_init(struct nexus *n, struct target *t, const char *initiator, const uint8_t isid[6])
+void nexus_init(struct nexus *n, struct target *t, const char *initiator, const uint8_t isid[6],
+                uint16_t rel_port)
 {
     n->target = t;
     n->initiator = initiator;
     memcpy(n->isid, isid, sizeof(n->isid));
+    n->rel_port = rel_port;
     n->mask = mask_find(t->masks, initiator);
     list_init(&n->luns);
     list_add_tail(&t->nexuses, &n->link);
@@ -137,7 +139,7 @@ void ua_raise_port(struct target *t, uint16_t lun, enum ua_kind kind, const stru
     list_for_each_entry (n, &t->nexuses, link) {
         struct nexus_lun *nl = find(n, lun);
 
-        if (nl && pr_port_equal(port, n->initiator, n->isid))
+        if (nl && pr_port_equal(port, n->initiator, n->isid, n->rel_port))
             raise_on(nl, kind);
     }
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Persistent reservations as one line of text, for whoever keeps them through a power loss:
- *     LUN:TYPE:[*]KEY/ISID/NAME,[*]KEY/ISID/NAME...
- * in hex but for LUN and TYPE; * is the holder. Bytes of a name that iSCSI names rarely have are
- * %XX. A damaged line is an error, never half a reservation.
+ *     LUN:TYPE:[*]KEY/ISID[@PORT]/NAME,[*]KEY/ISID[@PORT]/NAME...
+ * in hex but for LUN and TYPE; * is the holder, PORT the target port, 1 if left out. Bytes of a
+ * name that iSCSI names rarely have are %XX. A damaged line is an error, never half a reservation.
  */
 #include "target/pr.h"
 
@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ENTRY_MAX (1 + 16 + 1 + 12 + 1 + 3 * ISCSI_NAME_MAX + 1)
+#define ENTRY_MAX (1 + 16 + 1 + 12 + 5 + 1 + 3 * ISCSI_NAME_MAX + 1)
 
 static bool is_plain(unsigned char ch)
 {
@@ -45,8 +45,11 @@ char *pr_to_text(const struct pr *pr, uint16_t lun)
         const struct pr_registration *r = &pr->regs[i];
         const uint8_t *s = r->port.isid;
 
-        p += sprintf(p, "%s%s%016" PRIx64 "/%02x%02x%02x%02x%02x%02x/", i ? "," : "",
+        p += sprintf(p, "%s%s%016" PRIx64 "/%02x%02x%02x%02x%02x%02x", i ? "," : "",
                      r->holder ? "*" : "", r->key, s[0], s[1], s[2], s[3], s[4], s[5]);
+        if (r->port.rel_port != 1)
+            p += sprintf(p, "@%04x", r->port.rel_port);
+        *p++ = '/';
         p += put_name(p, r->port.name);
     }
     *p = '\0';
@@ -62,8 +65,8 @@ static int hex_digit(char ch)
     return ch >= 'a' && ch <= 'f' ? ch - 'a' + 10 : -1;
 }
 
-/* Exactly @digits of them, then @stop. */
-static bool take_hex(const char **p, unsigned digits, char stop, uint64_t *v)
+/* Exactly @digits of them. */
+static bool take_hex(const char **p, unsigned digits, uint64_t *v)
 {
     *v = 0;
     while (digits--) {
@@ -74,7 +77,20 @@ static bool take_hex(const char **p, unsigned digits, char stop, uint64_t *v)
         *v = *v << 4 | (unsigned)d;
         (*p)++;
     }
-    return *(*p)++ == stop;
+    return true;
+}
+
+static bool take_port(const char **p, uint16_t *rel_port)
+{
+    uint64_t v = 1;
+
+    if (**p == '@') {
+        (*p)++;
+        if (!take_hex(p, 4, &v) || !v)
+            return false;
+    }
+    *rel_port = (uint16_t)v;
+    return true;
 }
 
 static bool take_name(const char **p, char name[ISCSI_NAME_MAX + 1])
@@ -111,12 +127,12 @@ static bool take_registration(struct pr *pr, const char **p)
         return false;
     r->holder = **p == '*';
     *p += r->holder;
-    if (!take_hex(p, 16, '/', &r->key) || !r->key || !take_hex(p, 12, '/', &isid) ||
-        !take_name(p, r->port.name))
+    if (!take_hex(p, 16, &r->key) || !r->key || *(*p)++ != '/' || !take_hex(p, 12, &isid) ||
+        !take_port(p, &r->port.rel_port) || *(*p)++ != '/' || !take_name(p, r->port.name))
         return false;
     for (int i = 5; i >= 0; i--, isid >>= 8)
         r->port.isid[i] = (uint8_t)isid;
-    if (pr_find(pr, r->port.name, r->port.isid))
+    if (pr_find(pr, r->port.name, r->port.isid, r->port.rel_port))
         return false;
     pr->nr++;
     return true;

@@ -108,9 +108,10 @@ static enum pr_parse parse_basic(const uint8_t *list, uint32_t len, struct pr_re
     bool spec_i_pt = list[20] & 0x08;
     bool registers = rq->action == PR_REGISTER || rq->action == PR_REGISTER_AND_IGNORE;
 
-    /* ALL_TG_PT is true of every registration: there is one target port */
-    if (registers)
+    if (registers) {
         rq->aptpl = list[20] & 0x01;
+        rq->all_ports = list[20] & 0x04;
+    }
     if (spec_i_pt && rq->action == PR_REGISTER)
         return parse_spec_i_pt(list, len, rq, others, field);
     *field = 20;
@@ -126,13 +127,11 @@ static enum pr_parse parse_move(const uint8_t *list, uint32_t len, struct pr_req
     rq->aptpl = list[17] & 0x01;
     if (get_be32(list + 20) != len - MOVE_TID_OFFSET)
         return PR_BAD_LENGTH;
-    *field = 18;
-    if (get_be16(list + 18) != PR_TARGET_PORT)
-        return PR_BAD_FIELD;
     *field = MOVE_TID_OFFSET;
     if (parse_transport_id(list + MOVE_TID_OFFSET, len - MOVE_TID_OFFSET, others) !=
         len - MOVE_TID_OFFSET)
         return PR_BAD_FIELD;
+    others->rel_port = get_be16(list + 18);
     rq->nr_others = 1;
     return len > MOVE_TID_OFFSET ? PR_PARSED : PR_BAD_FIELD;
 }
@@ -209,7 +208,7 @@ size_t pr_put_full_status(const struct pr *pr, uint8_t *b)
             d[12] = 0x01; /* R_HOLDER */
             d[13] = pr->type;
         }
-        put_be16(d + 18, PR_TARGET_PORT);
+        put_be16(d + 18, reg->port.rel_port);
         put_be32(d + 20, (uint32_t)tid);
         n += FULL_DESC_BYTES + tid;
     }

@@ -33,24 +33,31 @@ bool pr_type_valid(uint8_t type)
     return type <= PR_EXCLUSIVE_ACCESS_AR && (1u << type & 0x1ea);
 }
 
-bool pr_port_equal(const struct pr_port *a, const char *name, const uint8_t isid[6])
+bool pr_port_equal(const struct pr_port *a, const char *name, const uint8_t isid[6],
+                   uint16_t rel_port)
 {
-    return !memcmp(a->isid, isid, 6) && !strcmp(a->name, name);
+    return a->rel_port == rel_port && !memcmp(a->isid, isid, 6) && !strcmp(a->name, name);
+}
+
+static bool same_port(const struct pr_port *a, const struct pr_port *b)
+{
+    return pr_port_equal(a, b->name, b->isid, b->rel_port);
 }
 
 static struct pr_registration *find(const struct pr *pr, const struct pr_port *port)
 {
     for (unsigned i = 0; i < pr->nr; i++) {
-        if (pr_port_equal(&pr->regs[i].port, port->name, port->isid))
+        if (same_port(&pr->regs[i].port, port))
             return &pr->regs[i];
     }
     return NULL;
 }
 
-const struct pr_registration *pr_find(const struct pr *pr, const char *name, const uint8_t isid[6])
+const struct pr_registration *pr_find(const struct pr *pr, const char *name, const uint8_t isid[6],
+                                      uint16_t rel_port)
 {
     for (unsigned i = 0; i < pr->nr; i++) {
-        if (pr_port_equal(&pr->regs[i].port, name, isid))
+        if (pr_port_equal(&pr->regs[i].port, name, isid, rel_port))
             return &pr->regs[i];
     }
     return NULL;
@@ -77,7 +84,8 @@ bool pr_is_holder(const struct pr *pr, const struct pr_registration *reg)
 }
 
 /* SPC-4 table 66: by type, and by whether the port holds the reservation or is registered. */
-bool pr_forbids(const struct pr *pr, const char *name, const uint8_t isid[6], bool write)
+bool pr_forbids(const struct pr *pr, const char *name, const uint8_t isid[6], uint16_t rel_port,
+                bool write)
 {
     bool write_exclusive = pr->type == PR_WRITE_EXCLUSIVE || pr->type == PR_WRITE_EXCLUSIVE_RO ||
                            pr->type == PR_WRITE_EXCLUSIVE_AR;
@@ -85,7 +93,7 @@ bool pr_forbids(const struct pr *pr, const char *name, const uint8_t isid[6], bo
 
     if (!pr->type || (write_exclusive && !write))
         return false;
-    reg = pr_find(pr, name, isid);
+    reg = pr_find(pr, name, isid, rel_port);
     return !reg || !(pr_is_holder(pr, reg) || is_registrants_only(pr->type));
 }
 
@@ -100,7 +108,7 @@ static void tell_others(const struct pr *pr, const struct pr_port *but, struct p
                         enum pr_news_kind kind)
 {
     for (unsigned i = 0; i < pr->nr; i++) {
-        if (!pr_port_equal(&pr->regs[i].port, but->name, but->isid))
+        if (!same_port(&pr->regs[i].port, but))
             tell(ch, &pr->regs[i].port, kind);
     }
 }
@@ -153,36 +161,84 @@ static void unregister(struct pr *pr, struct pr_registration *reg, struct pr_cha
 typedef enum pr_result action_fn(struct pr *pr, const struct pr_request *rq,
                                  struct pr_registration *self, struct pr_change *ch);
 
+/* The target ports that a registration is for. */
+static const uint16_t *ports_of(const struct pr_request *rq, unsigned *nr)
+{
+    *nr = rq->all_ports ? rq->nr_ports : 1;
+    return rq->all_ports ? rq->ports : &rq->from.rel_port;
+}
+
 /* SPC-4 5.12.7.3 SPEC_I_PT: all or none. */
 static enum pr_result register_others(struct pr *pr, const struct pr_request *rq)
 {
-    if (pr->nr + rq->nr_others > PR_MAX_REGISTRATIONS)
+    unsigned nr_ports;
+    const uint16_t *ports = ports_of(rq, &nr_ports);
+
+    if (pr->nr + rq->nr_others * nr_ports > PR_MAX_REGISTRATIONS)
         return PR_NO_ROOM;
-    for (unsigned i = 0; i < rq->nr_others; i++) {
-        if (find(pr, &rq->others[i])) /* registered already, or named twice, or is the sender */
+    for (unsigned i = 0; i < rq->nr_others * nr_ports; i++) {
+        struct pr_port port = rq->others[i / nr_ports];
+
+        port.rel_port = ports[i % nr_ports];
+        if (find(pr, &port)) /* registered already, or named twice, or is the sender */
             return PR_BAD_PORT;
-        add(pr, &rq->others[i], rq->action_key);
+        add(pr, &port, rq->action_key);
     }
     return PR_OK;
+}
+
+static enum pr_result register_one(struct pr *pr, const struct pr_request *rq,
+                                   const struct pr_port *port, struct pr_change *ch)
+{
+    struct pr_registration *reg = find(pr, port);
+
+    if (reg && rq->action_key)
+        reg->key = rq->action_key;
+    else if (reg)
+        unregister(pr, reg, ch);
+    else if (rq->action_key && pr->nr == PR_MAX_REGISTRATIONS)
+        return PR_NO_ROOM;
+    else if (rq->action_key)
+        add(pr, port, rq->action_key);
+    return PR_OK;
+}
+
+/* SPC-4 6.14.3 ALL_TG_PT: as if it had come by each target port. A nexus there that is registered
+ * with another key is a conflict; one that isn't registered is taken along. */
+static enum pr_result register_elsewhere(struct pr *pr, const struct pr_request *rq,
+                                         struct pr_change *ch)
+{
+    enum pr_result res = PR_OK;
+
+    for (unsigned i = 0; rq->all_ports && i < rq->nr_ports && res == PR_OK; i++) {
+        const struct pr_registration *reg;
+        struct pr_port port = rq->from;
+
+        port.rel_port = rq->ports[i];
+        if (port.rel_port == rq->from.rel_port)
+            continue;
+        reg = find(pr, &port);
+        if (rq->action == PR_REGISTER && reg && reg->key != rq->key)
+            return PR_CONFLICT;
+        res = register_one(pr, rq, &port, ch);
+    }
+    return res;
 }
 
 static enum pr_result do_register(struct pr *pr, const struct pr_request *rq,
                                   struct pr_registration *self, struct pr_change *ch)
 {
+    enum pr_result res;
+
     if (rq->action == PR_REGISTER && rq->key != (self ? self->key : 0))
         return PR_CONFLICT;
     if (rq->nr_others && (self || !rq->action_key))
         return PR_BAD_PORT;
     pr->aptpl = rq->aptpl;
-    if (self && rq->action_key)
-        self->key = rq->action_key;
-    else if (self)
-        unregister(pr, self, ch);
-    else if (rq->action_key && pr->nr == PR_MAX_REGISTRATIONS)
-        return PR_NO_ROOM;
-    else if (rq->action_key)
-        add(pr, &rq->from, rq->action_key);
-    return register_others(pr, rq);
+    res = register_one(pr, rq, &rq->from, ch);
+    if (res == PR_OK)
+        res = register_elsewhere(pr, rq, ch);
+    return res == PR_OK ? register_others(pr, rq) : res;
 }
 
 static enum pr_result do_reserve(struct pr *pr, const struct pr_request *rq,
@@ -229,7 +285,7 @@ static unsigned remove_by_key(struct pr *pr, const struct pr_request *rq, bool a
 
     for (unsigned i = 0; i < pr->nr;) {
         const struct pr_registration *reg = &pr->regs[i];
-        bool is_self = pr_port_equal(&reg->port, rq->from.name, rq->from.isid);
+        bool is_self = same_port(&reg->port, &rq->from);
 
         if ((!all && reg->key != rq->action_key) || (is_self && keep_self)) {
             i++;
@@ -289,7 +345,7 @@ static enum pr_result do_move(struct pr *pr, const struct pr_request *rq,
         return PR_CONFLICT;
     if (!rq->action_key)
         return PR_BAD_KEY;
-    if (rq->nr_others != 1 || pr_port_equal(to, rq->from.name, rq->from.isid))
+    if (rq->nr_others != 1 || same_port(to, &rq->from))
         return PR_BAD_PORT;
     dest = find(pr, to);
     if (!dest && pr->nr == PR_MAX_REGISTRATIONS)

@@ -4,8 +4,8 @@
  * and what each PERSISTENT RESERVE OUT action makes of it. Pure: no I/O, no nexus, no command. A
  * failing action changes nothing that its caller keeps: it works on a copy.
  *
- * A registrant is an initiator port (name and ISID); there is one target port. Registrations live
- * on when sessions end.
+ * A registrant is an I_T nexus: an initiator port (name and ISID) at a target port (a portal
+ * group). Registrations live on when sessions end.
  */
 #ifndef COWTGT_PR_H
 #define COWTGT_PR_H
@@ -15,8 +15,7 @@
 #include <stdint.h>
 #include "target/target.h"
 
-#define PR_MAX_REGISTRATIONS 64 /* beyond: INSUFFICIENT REGISTRATION RESOURCES */
-#define PR_TARGET_PORT       1  /* relative target port identifier */
+#define PR_MAX_REGISTRATIONS 128 /* beyond: INSUFFICIENT REGISTRATION RESOURCES */
 
 /* SPC-4 table 64 */
 enum pr_type {
@@ -45,6 +44,7 @@ enum pr_action {
 struct pr_port {
     char name[ISCSI_NAME_MAX + 1];
     uint8_t isid[6];
+    uint16_t rel_port; /* relative target port identifier: ports.h */
 };
 
 struct pr_registration {
@@ -66,9 +66,13 @@ struct pr_request {
     uint8_t type;
     uint64_t key, action_key;
     bool aptpl, unregister;
+    bool all_ports; /* ALL_TG_PT */
     struct pr_port from;
-    const struct pr_port *others; /* SPEC_I_PT: register these too; REGISTER AND MOVE: to this */
+    const struct pr_port *others; /* SPEC_I_PT: register these too, at @from's target port or, with
+                                   * all_ports, at each; REGISTER AND MOVE: to this */
     unsigned nr_others;
+    const uint16_t *ports; /* of the target, for all_ports */
+    unsigned nr_ports;
 };
 
 enum pr_result {
@@ -95,14 +99,17 @@ void pr_release(struct pr *pr);
 int pr_copy(struct pr *to, const struct pr *from); /* -ENOMEM */
 
 bool pr_type_valid(uint8_t type);
-bool pr_port_equal(const struct pr_port *a, const char *name, const uint8_t isid[6]);
+bool pr_port_equal(const struct pr_port *a, const char *name, const uint8_t isid[6],
+                   uint16_t rel_port);
 /* NULL: not registered. */
-const struct pr_registration *pr_find(const struct pr *pr, const char *name, const uint8_t isid[6]);
+const struct pr_registration *pr_find(const struct pr *pr, const char *name, const uint8_t isid[6],
+                                      uint16_t rel_port);
 bool pr_is_holder(const struct pr *pr, const struct pr_registration *reg);
 bool pr_all_registrants(const struct pr *pr);
 
-/* True if the reservation forbids this port to read (@write: to change) the medium. */
-bool pr_forbids(const struct pr *pr, const char *name, const uint8_t isid[6], bool write);
+/* True if the reservation forbids this nexus to read (@write: to change) the medium. */
+bool pr_forbids(const struct pr *pr, const char *name, const uint8_t isid[6], uint16_t rel_port,
+                bool write);
 
 /* On a copy (pr_copy() gives it room): what it holds after anything but PR_OK is of no use. */
 enum pr_result pr_apply(struct pr *pr, const struct pr_request *rq, struct pr_change *change);
@@ -130,7 +137,7 @@ size_t pr_put_full_status(const struct pr *pr, uint8_t *b);
 
 /* ---- pr-text.c: as a line of text, to be saved ---- */
 
-/* malloc'ed "LUN:TYPE:[*]KEY/ISID/NAME,..."; NULL: out of memory. */
+/* malloc'ed "LUN:TYPE:[*]KEY/ISID[@PORT]/NAME,..."; NULL: out of memory. */
 char *pr_to_text(const struct pr *pr, uint16_t lun);
 /* Into a zeroed @pr. -EINVAL: damaged, -ENOMEM. */
 int pr_from_text(struct pr *pr, const char *text, uint16_t lun);

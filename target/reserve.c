@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "target/ports.h"
 #include "target/scsi-cmd.h"
 #include "target/target-int.h"
 #define LOG_AREA "scsi"
@@ -70,7 +71,7 @@ bool lun_access_forbidden(const struct lun *lun, const struct nexus *n, bool wri
 {
     if (lun->reserved_by && lun->reserved_by != n)
         return true;
-    return lun->pr.type && pr_forbids(&lun->pr, n->initiator, n->isid, write);
+    return lun->pr.type && pr_forbids(&lun->pr, n->initiator, n->isid, n->rel_port, write);
 }
 
 bool lun_reserved_against(const struct lun *lun, const struct scsi_cmd *cmd)
@@ -87,7 +88,8 @@ bool lun_reserved_against(const struct lun *lun, const struct scsi_cmd *cmd)
     if (lun->pr.nr && cmd->op->flags & OPF_RESERVE) /* SPC-4 5.12.1, CRH 0 */
         return true;
     return class >= RESV_READ && lun->pr.type &&
-           pr_forbids(&lun->pr, cmd->nexus->initiator, cmd->nexus->isid, class == RESV_WRITE);
+           pr_forbids(&lun->pr, cmd->nexus->initiator, cmd->nexus->isid, cmd->nexus->rel_port,
+                      class == RESV_WRITE);
 }
 
 void lun_nexus_lost(struct lun *lun, const struct nexus *n)
@@ -163,6 +165,7 @@ struct pr_job {
     struct scsi_cmd *cmd;
     struct pr_request rq;
     struct pr_port others[PR_MAX_OTHER_PORTS];
+    uint16_t ports[PORTS_MAX];
     struct pr_change change;
     struct pr next;
 };
@@ -173,7 +176,7 @@ static bool of_preempted(const struct pr_job *job, const struct nexus *n)
         const struct pr_news *news = &job->change.news[i];
 
         if (news->kind == PR_NEWS_REGISTRATION_PREEMPTED &&
-            pr_port_equal(&news->port, n->initiator, n->isid))
+            pr_port_equal(&news->port, n->initiator, n->isid, n->rel_port))
             return true;
     }
     return false;
@@ -322,6 +325,20 @@ static void co_pr_out(void *arg)
     lun_unpin(lun);
 }
 
+static void fill_request(struct pr_job *job)
+{
+    const struct scsi_cmd *cmd = job->cmd;
+    struct pr_request *rq = &job->rq;
+
+    rq->action = (enum pr_action)(cmd->cdb[1] & 0x1f);
+    rq->type = cmd->cdb[2] & 0x0f;
+    memcpy(rq->from.isid, cmd->nexus->isid, 6);
+    strcpy(rq->from.name, cmd->nexus->initiator); /* checked at login: ISCSI_NAME_MAX */
+    rq->from.rel_port = cmd->nexus->rel_port;
+    rq->ports = job->ports;
+    rq->nr_ports = target_ports(cmd->nexus->target, cmd->nexus, job->ports);
+}
+
 static void pr_out_with_list(struct scsi_cmd *cmd)
 {
     struct pr_job *job = calloc(1, sizeof(*job));
@@ -334,10 +351,7 @@ static void pr_out_with_list(struct scsi_cmd *cmd)
     cmd->priv = job;
     cmd->moved_bytes = cmd->buf_len;
     job->cmd = cmd;
-    job->rq.action = (enum pr_action)(cmd->cdb[1] & 0x1f);
-    job->rq.type = cmd->cdb[2] & 0x0f;
-    memcpy(job->rq.from.isid, cmd->nexus->isid, 6);
-    strcpy(job->rq.from.name, cmd->nexus->initiator); /* checked at login: ISCSI_NAME_MAX */
+    fill_request(job);
     switch (pr_parse_out(cmd->buf, cmd->buf_len, &job->rq, job->others, &field)) {
     case PR_BAD_LENGTH:
         cmd_fail(cmd, SENSE_PARAM_LIST_LENGTH);
@@ -347,6 +361,11 @@ static void pr_out_with_list(struct scsi_cmd *cmd)
         return;
     case PR_PARSED:
         break;
+    }
+    if (job->rq.action == PR_REGISTER_AND_MOVE &&
+        !target_has_port(cmd->nexus->target, cmd->nexus, job->others[0].rel_port)) {
+        cmd_fail_param_field(cmd, 18);
+        return;
     }
     if (job->rq.aptpl && !sink.save) { /* PTPL_C is 0 */
         cmd_fail_param_field(cmd, job->rq.action == PR_REGISTER_AND_MOVE ? 17 : 20);

@@ -66,7 +66,7 @@ struct scsi_opcode {
 
 #define SCSI_NR_SA       32
 #define SCSI_VARIABLE    0x7f /* opcode of CDBs with a length of their own, SPC-4 4.2.5.3 */
-#define SCSI_REPLY_BYTES 4096
+#define SCSI_REPLY_BYTES 16384
 
 /* Service action, and where it is: the last byte that belongs to it. */
 uint16_t cdb_service_action(const uint8_t *cdb);

@@ -62,10 +62,12 @@ struct nexus {
     struct target *target;
     const char *initiator; /* owned by the session */
     uint8_t isid[6];
+    uint16_t rel_port;           /* the target port it came by: ports.h */
     struct list_head luns;       /* scsi: per-LUN state (pending unit attentions) */
     const struct lun_mask *mask; /* the target's; NULL: all LUNs are seen */
 };
-void nexus_init(struct nexus *n, struct target *t, const char *initiator, const uint8_t isid[6]);
+void nexus_init(struct nexus *n, struct target *t, const char *initiator, const uint8_t isid[6],
+                uint16_t rel_port);
 void nexus_fini(struct nexus *n);
 
 struct scsi_transport_ops {

@@ -89,7 +89,7 @@ struct session *session_new(struct conn *c, struct target *t, const struct negot
     if (t) {
         list_add_tail(&t->sessions, &s->target_link);
         t->nr_sessions++;
-        nexus_init(&s->nexus, t, s->initiator, isid);
+        nexus_init(&s->nexus, t, s->initiator, isid, c->portal_group);
     }
     c->session = s;
     tell(s, true);
@@ -122,29 +122,32 @@ void session_free(struct session *s)
     free(s);
 }
 
-static bool is_port(const struct session *s, const struct target *t, const char *initiator,
-                    const uint8_t isid[6])
+/* RFC 7143 4.4.3: a nexus is an initiator port, name and ISID, and a portal group of the target. */
+static bool is_nexus(const struct session *s, const struct target *t, uint16_t group,
+                     const char *initiator, const uint8_t isid[6])
 {
-    return s->target == t && !memcmp(s->isid, isid, 6) && !strcmp(s->initiator, initiator);
+    return s->target == t && s->conn->portal_group == group && !memcmp(s->isid, isid, 6) &&
+           !strcmp(s->initiator, initiator);
 }
 
-void session_reinstate(const struct target *t, const char *initiator, const uint8_t isid[6])
+void session_reinstate(const struct target *t, uint16_t group, const char *initiator,
+                       const uint8_t isid[6])
 {
     struct session *s, *tmp;
 
     list_for_each_entry_safe (s, tmp, &sessions, link) {
-        if (is_live(s) && is_port(s, t, initiator, isid))
+        if (is_live(s) && is_nexus(s, t, group, initiator, isid))
             conn_close(s->conn, "the initiator opened the session anew");
     }
 }
 
-bool session_exists(const struct target *t, const char *initiator, const uint8_t isid[6],
-                    uint16_t tsih)
+bool session_exists(const struct target *t, uint16_t group, const char *initiator,
+                    const uint8_t isid[6], uint16_t tsih)
 {
     struct session *s;
 
     list_for_each_entry (s, &sessions, link) {
-        if (is_live(s) && s->tsih == tsih && is_port(s, t, initiator, isid))
+        if (is_live(s) && s->tsih == tsih && is_nexus(s, t, group, initiator, isid))
             return true;
     }
     return false;

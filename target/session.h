@@ -14,7 +14,7 @@
 #include "target/target-int.h"
 #include "target/text.h"
 
-#define SESSION_ITT_SLOTS      64
+#define SESSION_ITT_SLOTS 64
 /* Incl. those whose response is still queued. More than the window: while there are as many nothing
  * is read, and commands that wait for data must not keep it from being read. */
 #define SESSION_MAX_TASKS      (4 * CONN_CMD_WINDOW)
@@ -65,10 +65,12 @@ struct session {
 /* A session over a connection that has finished login; NULL: out of memory or of TSIHs. */
 struct session *session_new(struct conn *c, struct target *t, const struct negotiation *n,
                             const uint8_t isid[6], uint16_t cid);
-/* Normal sessions of this initiator port with @t, RFC 7143 6.3.5: closes them. */
-void session_reinstate(const struct target *t, const char *initiator, const uint8_t isid[6]);
-bool session_exists(const struct target *t, const char *initiator, const uint8_t isid[6],
-                    uint16_t tsih);
+/* Normal sessions of this initiator port with portal group @group of @t, RFC 7143 6.3.5: closes
+ * them. */
+void session_reinstate(const struct target *t, uint16_t group, const char *initiator,
+                       const uint8_t isid[6]);
+bool session_exists(const struct target *t, uint16_t group, const char *initiator,
+                    const uint8_t isid[6], uint16_t tsih);
 /* The connection is closed: all tasks are given up. */
 void session_lost(struct session *s);
 /* Only conn.c, when no task is left. */

@@ -7,6 +7,7 @@
 
 #include <string.h>
 #include "target/nexus.h"
+#include "target/ports.h"
 #include "target/target-int.h"
 #include "util/byteorder.h"
 #include "util/size.h"
@@ -264,27 +265,31 @@ int spc_report_tmfs(struct scsi_cmd *cmd, uint8_t *buf)
     return extended ? 16 : 4;
 }
 
-/* ---- REPORT TARGET PORT GROUPS, SPC-4 6.37: one group of one port, always as good as any ---- */
+/* ---- REPORT TARGET PORT GROUPS, SPC-4 6.37: one group of all ports, each as good as any ---- */
 
 int spc_report_target_ports(struct scsi_cmd *cmd, uint8_t *buf)
 {
     bool extended = cmd->cdb[1] >> 5 == 1; /* PARAMETER DATA FORMAT */
-    size_t hdr = extended ? 8 : 4;
+    size_t hdr = extended ? 8 : 4, len;
     uint8_t *d = buf + hdr;
+    uint16_t ports[PORTS_MAX];
+    unsigned nr = target_ports(cmd->nexus->target, cmd->nexus, ports);
 
     if (cmd->cdb[1] >> 5 > 1) {
         cmd_fail_cdb_field(cmd, 1, 7);
         return -1;
     }
-    put_be32(buf, (uint32_t)(hdr + 12 - 4));
+    len = hdr + 8 + 4 * nr;
+    put_be32(buf, (uint32_t)(len - 4));
     if (extended)
         buf[4] = 0x10; /* LENGTH-EXTENDED; no implicit transition takes time */
     d[0] = 0x80;       /* PREF, active/optimized */
     d[1] = 0x01;       /* AO_SUP */
-    put_be16(d + 2, 1);
-    d[7] = 1; /* ports */
-    put_be16(d + 10, PR_TARGET_PORT);
-    return (int)hdr + 12;
+    put_be16(d + 2, ALUA_GROUP);
+    d[7] = (uint8_t)nr;
+    for (unsigned i = 0; i < nr; i++)
+        put_be16(d + 8 + 4 * i + 2, ports[i]);
+    return (int)len;
 }
 
 /* ---- SEND DIAGNOSTIC and RECEIVE DIAGNOSTIC RESULTS, SPC-4 6.42 and 6.20 ---- */

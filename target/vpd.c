@@ -5,6 +5,7 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include "target/ports.h"
 #include "target/scsi-cmd.h"
 #include "target/target-int.h"
 #include "target/xcopy.h"
@@ -17,6 +18,8 @@ struct vpd_page {
     uint8_t code;
     bool cowl_only;
     size_t (*fill)(const struct lun *lun, uint8_t *b);
+    /* instead, where what it says hangs on who asks */
+    size_t (*fill_for)(const struct nexus *n, const struct lun *lun, uint8_t *b);
 };
 
 static void put_serial(char text[33], const struct lun *lun)
@@ -92,20 +95,21 @@ static size_t put_uuid(uint8_t *b, const struct lun *lun)
     return n + 18;
 }
 
-/* There is one portal group, and each is a port. */
-static size_t put_port_number(uint8_t *b)
+/* Of the port that it is asked by. */
+static size_t put_port_number(uint8_t *b, uint16_t rel_port)
 {
     size_t n = put_header(b, CODE_BINARY, ASSOC_PORT, ID_REL_PORT, 4);
 
-    put_be16(b + n + 2, 1);
+    put_be16(b + n + 2, rel_port);
     return n + 4;
 }
 
+/* All ports are as good as any: one group for ALUA, whatever portal groups there are. */
 static size_t put_port_group(uint8_t *b)
 {
     size_t n = put_header(b, CODE_BINARY, ASSOC_PORT, ID_PORT_GROUP, 4);
 
-    put_be16(b + n + 2, 1);
+    put_be16(b + n + 2, ALUA_GROUP);
     return n + 4;
 }
 
@@ -118,7 +122,16 @@ static size_t put_name(uint8_t *b, uint8_t assoc, const char *name, const char *
     return 4u + b[3];
 }
 
-static size_t fill_identification(const struct lun *lun, uint8_t *b)
+/* RFC 7143 4.4.2: the name of the portal group. */
+static size_t put_port_name(uint8_t *b, const char *name, uint16_t rel_port)
+{
+    char suffix[16];
+
+    snprintf(suffix, sizeof(suffix), ",t,0x%04x", rel_port);
+    return put_name(b, ASSOC_PORT, name, suffix);
+}
+
+static size_t fill_identification(const struct nexus *nexus, const struct lun *lun, uint8_t *b)
 {
     const char *name = target_name(lun->target);
     size_t n = 0;
@@ -126,9 +139,9 @@ static size_t fill_identification(const struct lun *lun, uint8_t *b)
     n += put_naa(b + n, lun);
     n += put_vendor_id(b + n, lun);
     n += put_uuid(b + n, lun);
-    n += put_port_number(b + n);
+    n += put_port_number(b + n, nexus->rel_port);
     n += put_port_group(b + n);
-    n += put_name(b + n, ASSOC_PORT, name, ",t,0x0001");
+    n += put_port_name(b + n, name, nexus->rel_port);
     n += put_name(b + n, ASSOC_DEVICE, name, "");
     return n;
 }
@@ -155,6 +168,28 @@ static size_t fill_extended(const struct lun *lun, uint8_t *b)
         page[6] = 0x01; /* V_SUP: a volatile cache */
     page[13] = SCSI_MAX_SENSE;
     return 60;
+}
+
+/* ---- 88h, SCSI ports, SPC-4 7.8.15 ---- */
+
+#define NAME_MAX_BYTES (ISCSI_NAME_MAX + sizeof(",t,0x0001") + 3) /* padded */
+_Static_assert(4 + PORTS_MAX * (12 + 4 + NAME_MAX_BYTES) <= SCSI_REPLY_BYTES, "they all fit");
+
+static size_t fill_ports(const struct nexus *nexus, const struct lun *lun, uint8_t *b)
+{
+    const char *name = target_name(lun->target);
+    uint16_t ports[PORTS_MAX];
+    unsigned nr = target_ports(lun->target, nexus, ports);
+    size_t n = 0;
+
+    for (unsigned i = 0; i < nr; i++) {
+        size_t len = put_port_name(b + n + 12, name, ports[i]);
+
+        put_be16(b + n + 2, ports[i]);
+        put_be16(b + n + 10, (uint16_t)len); /* and no initiator port's name before */
+        n += 12 + len;
+    }
+    return n;
 }
 
 /* ---- 8Fh, third-party copy, SPC-4 7.8.17 ---- */
@@ -250,16 +285,17 @@ static size_t fill_list(const struct lun *lun, uint8_t *b);
 
 /* Ascending: page 00h lists them in this order. */
 static const struct vpd_page pages[] = {
-    {0x00, false, fill_list},
-    {0x80, false, fill_serial},
-    {0x83, false, fill_identification},
-    {0x86, false, fill_extended},
-    {0x8f, false, fill_copy},
-    {0xb0, false, fill_block_limits},
-    {0xb1, false, fill_characteristics},
-    {0xb2, false, fill_provisioning},
-    {COWL_VPD_PAGE, true, fill_cow_layer},
-    {0, false, NULL},
+    {.code = 0x00, .fill = fill_list},
+    {.code = 0x80, .fill = fill_serial},
+    {.code = 0x83, .fill_for = fill_identification},
+    {.code = 0x86, .fill = fill_extended},
+    {.code = 0x88, .fill_for = fill_ports},
+    {.code = 0x8f, .fill = fill_copy},
+    {.code = 0xb0, .fill = fill_block_limits},
+    {.code = 0xb1, .fill = fill_characteristics},
+    {.code = 0xb2, .fill = fill_provisioning},
+    {.code = COWL_VPD_PAGE, .fill = fill_cow_layer, .cowl_only = true},
+    {.fill = NULL},
 };
 
 static bool page_on_lun(const struct vpd_page *p, const struct lun *lun)
@@ -271,7 +307,7 @@ static size_t fill_list(const struct lun *lun, uint8_t *b)
 {
     size_t n = 0;
 
-    for (const struct vpd_page *p = pages; p->fill; p++) {
+    for (const struct vpd_page *p = pages; p->fill || p->fill_for; p++) {
         if (page_on_lun(p, lun))
             b[n++] = p->code;
     }
@@ -282,10 +318,10 @@ int vpd_inquiry(struct scsi_cmd *cmd, uint8_t *buf)
 {
     size_t len;
 
-    for (const struct vpd_page *p = pages; p->fill; p++) {
+    for (const struct vpd_page *p = pages; p->fill || p->fill_for; p++) {
         if (p->code != cmd->cdb[2] || !page_on_lun(p, cmd->lun))
             continue;
-        len = p->fill(cmd->lun, buf + 4);
+        len = p->fill ? p->fill(cmd->lun, buf + 4) : p->fill_for(cmd->nexus, cmd->lun, buf + 4);
         buf[0] = 0; /* direct access block device, connected */
         buf[1] = p->code;
         put_be16(buf + 2, (uint16_t)len);

@@ -140,7 +140,7 @@ void fake_setup(struct fake *f, uint64_t size_bytes, bool writable)
     list_init(&f->target.nexuses);
     list_init(&f->target.sessions);
     f->target.name = (char *)"iqn.2026-11.com.example:unit";
-    nexus_init(&f->nexus, &f->target, "iqn.2026-11.com.example:me", isid);
+    nexus_init(&f->nexus, &f->target, "iqn.2026-11.com.example:me", isid, 1);
     f->mem = mem_node_new(size_bytes, 4096);
     f->disk = disk_new(&f->mem->node);
     f->lun = fake_add_lun(f, &(struct lun_opts){.root = f->disk, .writable = writable});

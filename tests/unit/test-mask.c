@@ -109,7 +109,7 @@ TEST(mask, a_change_is_told_and_ends_what_the_nexus_held)
     struct fake f;
 
     fake_setup(&f, 1 << 20, true);
-    nexus_init(&other, &f.target, "iqn.2026-11.com.example:other", isid);
+    nexus_init(&other, &f.target, "iqn.2026-11.com.example:other", isid, 1);
     CHECK(nexus_take_ua(&other, 0, &ua));
     CHECK_EQ(fake_exec(&f, CDB(0x16, 0, 0, 0, 0, 0), NULL, 0, false), 0); /* RESERVE(6) */
     CHECK(f.lun->reserved_by == &f.nexus);

@@ -12,7 +12,8 @@ static struct pr_change change;
 
 static struct pr_port port(unsigned n)
 {
-    struct pr_port p = {.name = "iqn.2026-11.com.example:a", .isid = {0x80, 0, 0, 0, 0, 0}};
+    struct pr_port p = {
+        .name = "iqn.2026-11.com.example:a", .isid = {0x80, 0, 0, 0, 0, 0}, .rel_port = 1};
 
     p.name[strlen(p.name) - 1] = (char)('a' + n);
     p.isid[5] = (uint8_t)n;
@@ -45,7 +46,7 @@ static bool forbids(unsigned who, bool write)
 {
     struct pr_port p = port(who);
 
-    return pr_forbids(&pr, p.name, p.isid, write);
+    return pr_forbids(&pr, p.name, p.isid, p.rel_port, write);
 }
 
 static int told(unsigned who)
@@ -53,7 +54,7 @@ static int told(unsigned who)
     struct pr_port p = port(who);
 
     for (unsigned i = 0; i < change.nr; i++) {
-        if (pr_port_equal(&change.news[i].port, p.name, p.isid))
+        if (pr_port_equal(&change.news[i].port, p.name, p.isid, p.rel_port))
             return (int)change.news[i].kind;
     }
     return -1;
@@ -81,7 +82,74 @@ TEST(pr, one_name_with_two_isids_is_two_ports)
     start();
     enroll(0, 1);
     a.isid[5] = 9;
-    CHECK(!pr_find(&pr, a.name, a.isid));
+    CHECK(!pr_find(&pr, a.name, a.isid, a.rel_port));
+}
+
+static enum pr_result register_at(uint16_t rel_port, enum pr_action action, uint64_t key,
+                                  uint64_t action_key, bool all_ports)
+{
+    static const uint16_t ports[] = {1, 2, 7};
+    struct pr_request rq = {.action = action,
+                            .key = key,
+                            .action_key = action_key,
+                            .from = port(0),
+                            .all_ports = all_ports,
+                            .ports = ports,
+                            .nr_ports = 3};
+
+    rq.from.rel_port = rel_port;
+    return pr_apply(&pr, &rq, &change);
+}
+
+TEST(pr, one_initiator_at_two_target_ports_is_two_nexuses)
+{
+    struct pr_port a = port(0);
+
+    start();
+    enroll(0, 1);
+    CHECK(!pr_find(&pr, a.name, a.isid, 2));
+    CHECK_EQ(register_at(2, PR_REGISTER, 1, 5, false), PR_CONFLICT);
+    CHECK_EQ(register_at(2, PR_REGISTER, 0, 5, false), PR_OK);
+    CHECK_EQ(pr.nr, 2);
+    CHECK_EQ(act(0, PR_RESERVE, 1, 0, PR_EXCLUSIVE_ACCESS), PR_OK);
+    CHECK(!pr_forbids(&pr, a.name, a.isid, 1, true));
+    CHECK(pr_forbids(&pr, a.name, a.isid, 2, false));
+}
+
+TEST(pr, all_target_ports_registers_at_each)
+{
+    struct pr_port a = port(0);
+
+    start();
+    CHECK_EQ(register_at(2, PR_REGISTER, 0, 5, true), PR_OK);
+    CHECK_EQ(pr.nr, 3);
+    CHECK(pr_find(&pr, a.name, a.isid, 1) && pr_find(&pr, a.name, a.isid, 7));
+    CHECK_EQ(pr.generation, 1);
+    CHECK_EQ(register_at(7, PR_REGISTER, 5, 6, false), PR_OK);
+    CHECK_EQ(register_at(2, PR_REGISTER, 5, 8, true), PR_CONFLICT); /* the one at 7 has another */
+    CHECK_EQ(register_at(2, PR_REGISTER_AND_IGNORE, 0, 8, true), PR_OK);
+    CHECK_EQ(pr_find(&pr, a.name, a.isid, 7)->key, 8);
+    CHECK_EQ(register_at(1, PR_REGISTER, 8, 0, true), PR_OK);
+    CHECK_EQ(pr.nr, 0);
+}
+
+TEST(pr, all_target_ports_goes_for_the_others_of_spec_i_pt_too)
+{
+    static const uint16_t ports[] = {1, 2};
+    struct pr_port more[] = {port(1), port(2)};
+    struct pr_request rq = {.action = PR_REGISTER,
+                            .action_key = 9,
+                            .from = port(0),
+                            .others = more,
+                            .nr_others = 2,
+                            .all_ports = true,
+                            .ports = ports,
+                            .nr_ports = 2};
+
+    start();
+    CHECK_EQ(pr_apply(&pr, &rq, &change), PR_OK);
+    CHECK_EQ(pr.nr, 6);
+    CHECK(pr_find(&pr, more[1].name, more[1].isid, 2));
 }
 
 TEST(pr, types_forbid_what_the_standard_says)
@@ -334,11 +402,12 @@ TEST(pr, full_status_gives_each_registrant_with_its_transport_id)
     CHECK_EQ(answer[8 + 12], 0);
     /* what is told can be given back */
     memset(list, 0, sizeof(list));
-    put_be16(list + 18, PR_TARGET_PORT);
+    memcpy(list + 18, answer + 8 + 18, 2);
     put_be32(list + 20, get_be32(answer + 8 + 20));
     memcpy(list + 24, answer + 8 + 24, get_be32(answer + 8 + 20));
     CHECK_EQ(parse(PR_REGISTER_AND_MOVE, 24 + get_be32(answer + 8 + 20), &rq), PR_PARSED);
     CHECK_STR(others[0].name, port(0).name);
+    CHECK_EQ(others[0].rel_port, 1);
 }
 
 TEST(pr, saved_text_comes_back_and_damage_is_found)
@@ -350,6 +419,7 @@ TEST(pr, saved_text_comes_back_and_damage_is_found)
     enroll(0, 0xabc);
     enroll(1, 2);
     strcpy(pr.regs[1].port.name, "iqn.2026-11.com.example:caf\xc3\xa9,%");
+    pr.regs[1].port.rel_port = 0x102;
     CHECK_EQ(act(0, PR_RESERVE, 0xabc, 0, PR_EXCLUSIVE_ACCESS_RO), PR_OK);
     text = pr_to_text(&pr, 7);
     REQUIRE(text);
@@ -359,6 +429,7 @@ TEST(pr, saved_text_comes_back_and_damage_is_found)
     CHECK_EQ(back.nr, 2);
     CHECK(back.aptpl && back.type == PR_EXCLUSIVE_ACCESS_RO && back.regs[0].holder);
     CHECK_STR(back.regs[1].port.name, pr.regs[1].port.name);
+    CHECK(back.regs[0].port.rel_port == 1 && back.regs[1].port.rel_port == 0x102);
     pr_release(&back);
     for (size_t cut = 0; cut < strlen(text); cut++) {
         char part[512];
@@ -370,8 +441,9 @@ TEST(pr, saved_text_comes_back_and_damage_is_found)
             pr_release(&back);
         }
     }
-    CHECK(pr_from_text(&back, "7:1:0000000000000001/800000000000/a", 7));  /* no holder */
-    CHECK(pr_from_text(&back, "7:2:*0000000000000001/800000000000/a", 7)); /* no such type */
+    CHECK(pr_from_text(&back, "7:1:0000000000000001/800000000000/a", 7));      /* no holder */
+    CHECK(pr_from_text(&back, "7:2:*0000000000000001/800000000000/a", 7));     /* no such type */
+    CHECK(pr_from_text(&back, "7:0:0000000000000001/800000000000@0000/a", 7)); /* no such port */
     free(text);
     pr_release(&pr);
 }

@@ -21,7 +21,7 @@ static void setup(void)
 
     fake_setup(&f, DISK_BYTES, true);
     f.disk->limits.atomic_bytes = f.mem->node.limits.atomic_bytes = 4096;
-    nexus_init(&other, &f.target, "iqn.2026-11.com.example:other", isid);
+    nexus_init(&other, &f.target, "iqn.2026-11.com.example:other", isid, 1);
     nexus_take_ua(&other, 0, &ua);
 }
 
@@ -107,7 +107,7 @@ TEST(reservations, registrations_outlive_the_nexus)
     CHECK_EQ(pr_out(&other, PR_RESERVE, PR_EXCLUSIVE_ACCESS, 2, 0), 0);
     nexus_fini(&other);
     CHECK_EQ(read_block(&f.nexus), CONFLICT);
-    nexus_init(&other, &f.target, "iqn.2026-11.com.example:other", isid);
+    nexus_init(&other, &f.target, "iqn.2026-11.com.example:other", isid, 1);
     nexus_take_ua(&other, 0, &ua);
     CHECK_EQ(read_block(&other), 0);
     CHECK_EQ(pr_out(&other, PR_REGISTER, 0, 2, 0), 0);
@@ -129,7 +129,7 @@ TEST(reservations, reserve_ends_with_its_nexus_or_a_reset)
     CHECK_EQ(pr_out(&other, PR_REGISTER, 0, 0, 2), CONFLICT); /* the two kinds exclude each other */
     nexus_fini(&other);
     CHECK_EQ(read_block(&f.nexus), 0);
-    nexus_init(&other, &f.target, "iqn.2026-11.com.example:other", isid);
+    nexus_init(&other, &f.target, "iqn.2026-11.com.example:other", isid, 1);
     nexus_take_ua(&other, 0, &ua);
     CHECK_EQ(exec(&other, CDB(0x56, 0, 0, 0, 0, 0, 0, 0, 0, 0), NULL, 0), 0);
     scsi_lun_reset(&f.target, 0, &f.nexus);

@@ -235,7 +235,7 @@ TEST(scsi, a_new_nexus_has_power_on_pending_and_nothing_else)
 {
     fake_setup(&f, DISK_BYTES, true);
     nexus_fini(&f.nexus);
-    nexus_init(&f.nexus, &f.target, "iqn.x", (const uint8_t[6]){0});
+    nexus_init(&f.nexus, &f.target, "iqn.x", (const uint8_t[6]){0}, 1);
     scsi_lun_reset(&f.target, 0, NULL);
     CHECK_EQ(fake_exec(&f, CDB(0, 0, 0, 0, 0, 0), NULL, 0, false), SENSE(6, 0x29, 0));
     CHECK_EQ(fake_exec(&f, CDB(0, 0, 0, 0, 0, 0), NULL, 0, false), 0);

@@ -100,6 +100,26 @@ TEST(vpd, identification_holds_lun_port_and_device_names)
     fake_teardown(&f);
 }
 
+TEST(vpd, the_target_port_is_the_one_it_is_asked_by)
+{
+    const uint8_t *d;
+
+    fake_setup(&f, DISK_BYTES, true);
+    f.nexus.rel_port = 0x1a2;
+    CHECK_EQ(inquire(0x83), 0);
+    d = designator(1, 4);
+    REQUIRE(d);
+    CHECK_EQ(get_be16(d + 6), 0x1a2);
+    d = designator(1, 8);
+    REQUIRE(d);
+    CHECK_STR((const char *)d + 4, "iqn.2026-11.com.example:unit,t,0x01a2");
+    CHECK_EQ(inquire(0x88), 0);
+    CHECK_EQ(get_be16(page + 6), 0x1a2);
+    CHECK_EQ(get_be16(page + 2), 12u + get_be16(page + 14));
+    CHECK_STR((const char *)page + 20, "iqn.2026-11.com.example:unit,t,0x01a2");
+    fake_teardown(&f);
+}
+
 TEST(vpd, identification_takes_the_longest_name)
 {
     char name[ISCSI_NAME_MAX + 1];
