@@ -94,8 +94,8 @@ static int set_masks(struct chain_record *rec, const json_t *list, struct error 
 }
 
 /* What export and pull have in common. NULL with @err. */
-static struct chain_record *record_from_args(const char *kind, const json_t *args,
-                                             struct error *err)
+static struct chain_record *record_from_args(struct daemon *d, const char *kind,
+                                             const json_t *args, struct error *err)
 {
     const char *name = arg_string(args, "name"), *target = arg_string(args, "target");
     char default_target[ISCSI_NAME_MAX + 1];
@@ -106,6 +106,11 @@ static struct chain_record *record_from_args(const char *kind, const json_t *arg
     if (!target) {
         chain_default_target(name, default_target, sizeof(default_target));
         target = default_target;
+    }
+    if (chain_find(d, name)) {
+        error_set_class(err, ERR_DEVICE_IN_USE, EEXIST,
+                        "chain '%s' exists: choose another name or remove it first", name);
+        return NULL;
     }
     if (target_find(target)) {
         error_set_class(err, ERR_DEVICE_IN_USE, EEXIST,
@@ -218,7 +223,7 @@ static json_t *run_export(struct daemon *d, const json_t *args, struct error *er
     if (check_account_args(args, err) || (!ram_is_name(arg_string(args, "image")) &&
                                           check_absolute("image", arg_string(args, "image"), err)))
         return NULL;
-    rec = record_from_args("export", args, err);
+    rec = record_from_args(d, "export", args, err);
     if (!rec)
         return NULL;
     if (set_export(rec, args, err)) {
@@ -304,7 +309,7 @@ static json_t *run_pull(struct daemon *d, const json_t *args, struct error *err)
 
     if (check_pull(args, err))
         return NULL;
-    rec = record_from_args("pull", args, err);
+    rec = record_from_args(d, "pull", args, err);
     if (!rec)
         return NULL;
     rec->copy_on_read = arg_bool(args, "copy-on-read", true);

@@ -136,8 +136,7 @@ static json_t *run_chain_snapshot(struct daemon *d, const json_t *args, struct e
     return co_info_and_release(o.c);
 }
 
-/* ---- transaction
- * --------------------------------------------------------------------------------- */
+/* ---- transaction -------------------------------------------------------------------------- */
 
 static const struct cmd_arg transaction_args[] = {
     {.name = "actions", .type = ARG_OBJECTS},
@@ -178,7 +177,10 @@ static int check_properties(const json_t *properties, struct error *err)
             return error_set(err, EINVAL, "Parameter 'properties.%s' is unexpected", key);
     }
     if (properties && mode && strcmp(mode, "individual") && strcmp(mode, "grouped"))
-        return error_set(err, EINVAL, "Invalid parameter '%s' for 'completion-mode'", mode);
+        return error_set(err, EINVAL,
+                         "Parameter 'completion-mode' does not accept value '%s', only individual, "
+                         "grouped",
+                         mode);
     return 0;
 }
 
@@ -215,8 +217,7 @@ static json_t *run_transaction(struct daemon *d, const json_t *args, struct erro
     return ret ? NULL : json_object();
 }
 
-/* ---- commit
- * ----------------------------------------------------------------------------------------- */
+/* ---- commit ------------------------------------------------------------------------------- */
 
 static const struct cmd_arg block_commit_args[] = {
     {.name = "device", .type = ARG_STRING},
@@ -336,8 +337,7 @@ static json_t *run_chain_commit(struct daemon *d, const json_t *args, struct err
     return info;
 }
 
-/* ---- resize, backing file
- * --------------------------------------------------------------------------- */
+/* ---- resize, backing file ----------------------------------------------------------------- */
 
 static const struct cmd_arg resize_args[] = {
     {.name = "device", .type = ARG_STRING, .optional = true},

@@ -62,11 +62,17 @@ uint64_t arg_size(const json_t *args, const char *name, uint64_t otherwise)
 
 static int check_choice(const struct cmd_arg *a, const char *value, struct error *err)
 {
+    char known[200] = "";
+    size_t len = 0;
+
     for (const char *const *c = a->choices; *c; c++) {
         if (!strcmp(*c, value))
             return 0;
+        if (len < sizeof(known))
+            len += (size_t)snprintf(known + len, sizeof(known) - len, "%s%s", len ? ", " : "", *c);
     }
-    return error_set(err, EINVAL, "Invalid parameter '%s' for '%s'", value, a->name);
+    return error_set(err, EINVAL, "Parameter '%s' does not accept value '%s', only %s", a->name,
+                     value, known);
 }
 
 static int wrong_type(const struct cmd_arg *a, const char *expected, struct error *err)

@@ -9,8 +9,7 @@
 #include "lun-backends/qcow2-offline.h"
 #include "util/size.h"
 
-/* ---- resize
- * -------------------------------------------------------------------------------------- */
+/* ---- resize ------------------------------------------------------------------------------- */
 
 static int parse_size(const char *text, uint64_t now, uint64_t *size)
 {
@@ -71,8 +70,7 @@ int co_image_resize(json_t *args)
     return ret;
 }
 
-/* ---- update
- * --------------------------------------------------------------------------------------- */
+/* ---- update ------------------------------------------------------------------------------- */
 
 static int co_update(struct blk_node *file, const json_t *args)
 {

@@ -404,8 +404,7 @@ int co_image_commit(json_t *args)
     return ret ? CLI_FAILED : CLI_OK;
 }
 
-/* ---- rebase
- * --------------------------------------------------------------------------------------- */
+/* ---- rebase ------------------------------------------------------------------------------- */
 
 struct rebase {
     struct blk_node *top, *old, *new; /* old, new: NULL for none */

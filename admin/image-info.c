@@ -106,8 +106,7 @@ static json_t *info_json(const char *path, const struct info *in)
     return obj;
 }
 
-/* ---- for people
- * ---------------------------------------------------------------------------------- */
+/* ---- for people --------------------------------------------------------------------------- */
 
 static void put_named(const char *name, const char *text)
 {
@@ -211,8 +210,7 @@ static void print_human(const char *path, const struct info *in)
         print_settings(&in->s);
 }
 
-/* ---- reading
- * ---------------------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------------ */
 
 /* A backing file that is elsewhere is shown as it is written. */
 static void find_backing(const char *path, struct info *in)

@@ -315,8 +315,7 @@ int image_new_parse(struct image_new *n, const json_t *args, const char *format)
     return ret ? ret : check_together(n);
 }
 
-/* ---- making
- * -------------------------------------------------------------------------------------- */
+/* ---- making ------------------------------------------------------------------------------- */
 
 int co_image_learn_backing(const char *path, struct image_new *n)
 {
@@ -466,8 +465,7 @@ int co_image_make(const char *path, const struct image_new *n)
     return ret;
 }
 
-/* ---- create
- * ----------------------------------------------------------------------------------------- */
+/* ---- create ------------------------------------------------------------------------------- */
 
 static void say_what(const char *path, const struct image_new *n)
 {

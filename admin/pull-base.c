@@ -292,8 +292,7 @@ int co_pull_check_base(struct chain *c, struct error *err)
     return ret;
 }
 
-/* ---- at the end
- * ---------------------------------------------------------------------------------- */
+/* ---- at the end --------------------------------------------------------------------------- */
 
 int chain_insert_below(struct chain *c, const struct chain_image *image, struct error *err)
 {
