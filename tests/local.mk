@@ -254,7 +254,8 @@ tests_bench_floor_SOURCES = tests/bench/floor.c
 
 # Power cuts at every write, in memory.
 check_PROGRAMS += tests/crash/crash
-tests_crash_crash_SOURCES = tests/crash/crash.c \
+tests_crash_crash_SOURCES = tests/crash/changes.c \
+	tests/crash/crash.c \
 	tests/crash/cut.c \
 	tests/crash/cut.h \
 	tests/crash/image.c \
@@ -273,7 +274,7 @@ tests_crash_crash_SOURCES = tests/crash/crash.c \
 	tests/crash/workload.c \
 	tests/crash/workload.h
 tests_crash_crash_LDADD = $(LUN_LIBS)
-tests_crash_crash_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=qfree_move
+tests_crash_crash_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=qfree_move -Wl,--wrap=co_qcow2_shrink -Wl,--wrap=co_qcow2_write_header_sector
 
 # The same of whole chains, by names that lead into memory.
 check_PROGRAMS += tests/crash/chains/chains
@@ -282,6 +283,7 @@ tests_crash_chains_chains_SOURCES = tests/crash/chains/chains.c \
 	tests/crash/chains/live.h \
 	tests/crash/chains/vdisk.c \
 	tests/crash/chains/vdisk.h \
+	tests/crash/changes.c \
 	tests/crash/cut.c \
 	tests/crash/cut.h \
 	tests/crash/qemu.c \

@@ -13,7 +13,7 @@
  * -q  every how many images qemu-img is asked; 0: never (100)
  * -b  removes a barrier, which the harness has to find. flush: the first of each flush cycle;
  *     refcounts, data: that flush, for the one and not for the other; reuse: freed clusters are
- *     used again at once
+ *     used again at once; shrink: a smaller size is written when what it cuts off is free
  * -v  a line for each seed
  * Exit status: 0 all right, 1 violations found, 2 it could not work.
  */
@@ -41,11 +41,19 @@
 #define MAX_PRINTED    20
 
 /* Barriers that can be removed on purpose. */
-enum broken { BROKEN_NONE, BROKEN_FLUSH, BROKEN_REFCOUNTS, BROKEN_DATA, BROKEN_REUSE, BROKEN_NR };
+enum broken {
+    BROKEN_NONE,
+    BROKEN_FLUSH,
+    BROKEN_REFCOUNTS,
+    BROKEN_DATA,
+    BROKEN_REUSE,
+    BROKEN_SHRINK,
+    BROKEN_NR
+};
 
 static const char *const broken_names[] = {
     [BROKEN_NONE] = "none", [BROKEN_FLUSH] = "flush", [BROKEN_REFCOUNTS] = "refcounts",
-    [BROKEN_DATA] = "data", [BROKEN_REUSE] = "reuse",
+    [BROKEN_DATA] = "data", [BROKEN_REUSE] = "reuse", [BROKEN_SHRINK] = "shrink",
 };
 
 static struct {
@@ -54,8 +62,8 @@ static struct {
     bool verbose;
     struct world *world;
     struct judge judge;
-    uint64_t done_images, violations, workloads, ops, events, grown, dropped, faults;
-    bool ended;
+    uint64_t done_images, violations, workloads, ops, events, grown, shrunk, dropped, faults;
+    bool ended, shrinking;
 } run = {.images = 5000, .seed = 1, .qemu_every = 100};
 
 /* ---- one life ---------------------------------------------------------------------------- */
@@ -162,6 +170,34 @@ void __wrap_qfree_move(struct qfree_list *to, struct qfree_list *from)
     qcow2_reclaim_kick(q);
 }
 
+int __real_co_qcow2_write_header_sector(struct qcow2 *q, const uint8_t sector[QCOW2_SECTOR]);
+int __wrap_co_qcow2_write_header_sector(struct qcow2 *q, const uint8_t sector[QCOW2_SECTOR]);
+int __real_co_qcow2_shrink(struct blk_node *node, uint64_t size_bytes, struct error *err);
+int __wrap_co_qcow2_shrink(struct blk_node *node, uint64_t size_bytes, struct error *err);
+
+/* What a shrink writes into the header waits until all else of it is done. */
+int __wrap_co_qcow2_write_header_sector(struct qcow2 *q, const uint8_t sector[QCOW2_SECTOR])
+{
+    if (!run.shrinking)
+        return __real_co_qcow2_write_header_sector(q, sector);
+    memcpy(q->header_sector, sector, QCOW2_SECTOR);
+    return 0;
+}
+
+int __wrap_co_qcow2_shrink(struct blk_node *node, uint64_t size_bytes, struct error *err)
+{
+    uint8_t sector[QCOW2_SECTOR];
+    int ret;
+
+    run.shrinking = run.broken == BROKEN_SHRINK;
+    ret = __real_co_qcow2_shrink(node, size_bytes, err);
+    if (!run.shrinking)
+        return ret;
+    run.shrinking = false;
+    memcpy(sector, qcow2_of(node)->header_sector, QCOW2_SECTOR);
+    return ret ? ret : __real_co_qcow2_write_header_sector(qcow2_of(node), sector);
+}
+
 static void co_life(uint64_t seed)
 {
     struct error err = ERROR_INIT;
@@ -192,7 +228,8 @@ static void co_life(uint64_t seed)
         run.workloads++;
         run.ops += ops;
         run.events += log.nr;
-        run.grown += w.resize.end != RECORD_NEVER;
+        run.grown += w.resize.end != RECORD_NEVER && w.new_disk_bytes > w.disk_bytes;
+        run.shrunk += w.resize.end != RECORD_NEVER && w.new_disk_bytes < w.disk_bytes;
         run.dropped += w.drop.end != RECORD_NEVER;
         run.faults += w.nr_faults;
         w.nr_faults = 0;
@@ -300,10 +337,10 @@ int main(int argc, char **argv)
     while (!run.ended || blk_closing())
         loop_turn(true);
     printf("%" PRIu64 " workloads (seeds %" PRIu64 "..%" PRIu64 "): %" PRIu64 " requests, %" PRIu64
-           " disks grown, %" PRIu64 " backings dropped; %" PRIu64 " writes and flushes, %" PRIu64
-           " made to fail\n",
-           run.workloads, run.first_seed, run.seed - 1, run.ops, run.grown, run.dropped, run.events,
-           run.faults);
+           " disks grown, %" PRIu64 " shrunk, %" PRIu64 " backings dropped; %" PRIu64
+           " writes and flushes, %" PRIu64 " made to fail\n",
+           run.workloads, run.first_seed, run.seed - 1, run.ops, run.grown, run.shrunk, run.dropped,
+           run.events, run.faults);
     printf("%" PRIu64 " crash images: %" PRIu64 " seen by qemu-img, %" PRIu64
            " written on; leaked clusters: %" PRIu64 " on average, %" PRIu64 " at most\n",
            run.done_images, run.judge.asked_qemu, run.judge.went_on,

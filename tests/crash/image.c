@@ -31,7 +31,8 @@ static bool check_structure(struct world *w, const struct record_node *image, st
 static void check_meaning(struct world *w, const struct blk_node *node, bool backed,
                           uint64_t moment)
 {
-    bool is_new = node->size_bytes == w->new_disk_bytes && w->resize.start < moment;
+    bool is_new = node->size_bytes == w->new_disk_bytes && w->resize.start < moment &&
+                  w->resize_undone >= moment;
 
     if (!is_new && (node->size_bytes != w->disk_bytes || w->resize.end < moment))
         world_fail(w, "the disk has %" PRIu64 " bytes, was %" PRIu64 "%s", node->size_bytes,
@@ -124,9 +125,10 @@ bool judge_by_qemu(struct judge *j, struct world *w, const struct record_node *i
         world_fail(w, "qemu-img check gives %d, see %s/log", ret, qemu_dir());
     else if ((ret = qemu_sh("qemu-img compare -f qcow2 -F raw image content")))
         world_fail(w, "qemu-img compare gives %d, see %s/log", ret, qemu_dir());
-    else if (w->cfg->snapshot && /* the disk may have grown since */
-             qemu_sh("qemu-img convert -l " SNAPSHOT_NAME " -f qcow2 -O raw image content && "
-                     "cmp -n %" PRIu64 " " SNAPSHOT_NAME " content",
+    else if (w->cfg->snapshot && /* with the size that the disk had then */
+             qemu_sh("qemu-img snapshot -a " SNAPSHOT_NAME " image && "
+                     "qemu-img convert -f qcow2 -O raw image content && cmp -n %" PRIu64
+                     " " SNAPSHOT_NAME " content",
                      w->base_bytes))
         world_fail(w, "the snapshot's content is wrong, see %s/log", qemu_dir());
     return !w->failure[0];

@@ -333,10 +333,12 @@ static void record_status(struct blk_node *node, struct blk_req *req)
 static int co_record_resize(struct blk_node *node, uint64_t size_bytes, struct error *err)
 {
     struct record_node *r = record_of(node);
-    const struct blk_req req = {.offset_bytes = size_bytes};
+    const struct blk_req req = {.verb = BLK_WRITE, .offset_bytes = size_bytes};
+    int error = r->recording && r->fail ? r->fail(&req, r->fail_arg) : 0;
     size_t index;
 
-    (void)err;
+    if (error)
+        return error_set(err, error, "resize: %s", strerror(error));
     if (!r->recording) {
         set_size(r, size_bytes);
         return 0;

@@ -17,7 +17,9 @@
 #define FLAG_COPIED     (UINT64_C(1) << 63)
 #define FLAG_COMPRESSED (UINT64_C(1) << 62)
 #define FLAG_ZERO       UINT64_C(1)
+#define INCOMPAT_DATA   (UINT64_C(1) << 2)
 #define INCOMPAT_L2_EXT (UINT64_C(1) << 4)
+#define AUTOCLEAR_RAW   (UINT64_C(1) << 1)
 
 struct image {
     const uint8_t *data;
@@ -28,6 +30,7 @@ struct image {
     uint32_t nr_snapshots;
     uint64_t disk_bytes, l1_offset, rt_offset, snapshots_offset, cluster;
     bool extended;
+    bool external, raw; /* data lies in another file, which is the disk */
     uint64_t nr_clusters;
     uint32_t *uses;
 };
@@ -84,6 +87,8 @@ static bool read_header(struct image *im)
     im->refcount_bits = 16;
     if (im->version == 3) {
         im->extended = get_be64(d + 72) & INCOMPAT_L2_EXT;
+        im->external = get_be64(d + 72) & INCOMPAT_DATA;
+        im->raw = im->external && get_be64(d + 88) & AUTOCLEAR_RAW;
         im->refcount_bits = get_be32(d + 96) <= 6 ? 1u << get_be32(d + 96) : 0;
     }
     if ((im->version != 2 && im->version != 3) || im->cluster_bits < 9 || im->cluster_bits > 21 ||
@@ -176,18 +181,31 @@ static bool use_compressed(struct image *im, uint64_t entry)
     return true;
 }
 
+/* "the offset may be 0", nothing is counted, and nobody shares. */
+static bool check_external(struct image *im, uint64_t at, uint64_t guest, uint64_t entry)
+{
+    uint64_t host = entry & OFFSET_MASK;
+
+    if (!(entry & FLAG_COPIED))
+        return host ? wrong(im, "L2 entry at %#" PRIx64 ": external and not COPIED", at) : true;
+    if (host & (im->cluster - 1) || (im->raw && host != guest))
+        return wrong(im, "L2 entry at %#" PRIx64 ": guest %#" PRIx64 " is at %#" PRIx64, at, guest,
+                     host);
+    return true;
+}
+
 static bool check_bitmap(struct image *im, uint64_t at, uint64_t entry, uint64_t bitmap)
 {
     uint32_t alloc = (uint32_t)bitmap, zero = (uint32_t)(bitmap >> 32);
 
     if (alloc & zero)
         return wrong(im, "L2 entry at %#" PRIx64 ": subclusters are data and zeros", at);
-    if (alloc && !(entry & OFFSET_MASK))
+    if (alloc && !(entry & (im->external ? FLAG_COPIED : OFFSET_MASK)))
         return wrong(im, "L2 entry at %#" PRIx64 ": subclusters have no cluster", at);
     return true;
 }
 
-static bool check_l2_entry(struct image *im, uint64_t at, bool active)
+static bool check_l2_entry(struct image *im, uint64_t at, uint64_t guest, bool active)
 {
     uint64_t entry = be64_at(im, at), host = entry & OFFSET_MASK;
 
@@ -200,6 +218,8 @@ static bool check_l2_entry(struct image *im, uint64_t at, bool active)
         return wrong(im, "L2 entry at %#" PRIx64 " has the zero flag", at);
     if (entry & ~(FLAG_COPIED | OFFSET_MASK | FLAG_ZERO))
         return wrong(im, "L2 entry at %#" PRIx64 " has reserved bits set", at);
+    if (im->external)
+        return check_external(im, at, guest, entry);
     if (!host)
         return entry & FLAG_COPIED ? wrong(im, "L2 entry at %#" PRIx64 ": COPIED nothing", at)
                                    : true;
@@ -209,7 +229,7 @@ static bool check_l2_entry(struct image *im, uint64_t at, bool active)
 static bool check_l1(struct image *im, uint64_t offset, uint64_t entries, bool active)
 {
     uint32_t entry_bytes = im->extended ? 16 : 8;
-    uint64_t clusters = (entries * 8 + im->cluster - 1) / im->cluster;
+    uint64_t clusters = (entries * 8 + im->cluster - 1) / im->cluster, guest = 0;
 
     if (entries > im->bytes / 8 || !use_range(im, offset, clusters, "L1 table"))
         return false;
@@ -218,12 +238,13 @@ static bool check_l1(struct image *im, uint64_t offset, uint64_t entries, bool a
 
         if (l1 & ~(OFFSET_MASK | FLAG_COPIED) || (l1 && !table))
             return wrong(im, "L1 entry %" PRIu64 " is %#" PRIx64, i, l1);
+        guest = i * (im->cluster / entry_bytes) * im->cluster;
         if (!l1)
             continue;
         if (!check_copied(im, active, l1, table) || !use(im, table, "L2 table"))
             return false;
-        for (uint64_t at = table; at < table + im->cluster; at += entry_bytes)
-            if (!check_l2_entry(im, at, active))
+        for (uint64_t at = table; at < table + im->cluster; at += entry_bytes, guest += im->cluster)
+            if (!check_l2_entry(im, at, guest, active))
                 return false;
     }
     return true;

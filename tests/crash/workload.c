@@ -71,8 +71,8 @@ static void wake(struct blk_req *req)
     co_enter(req->opaque);
 }
 
-static int co_ask(struct world *w, enum blk_verb verb, uint64_t sector, uint64_t sectors,
-                  uint8_t *buf, uint32_t flags)
+int co_world_ask(struct world *w, enum blk_verb verb, uint64_t sector, uint64_t sectors,
+                 uint8_t *buf, uint32_t flags)
 {
     uint64_t bytes = sectors * SECTOR, cut = MIN_OF(bytes, SECTOR);
     struct iovec iov[2] = {{buf, cut}, {buf + cut, bytes - cut}};
@@ -95,7 +95,7 @@ static int co_ask(struct world *w, enum blk_verb verb, uint64_t sector, uint64_t
     return req.result;
 }
 
-static bool is_busy(const struct world *w, uint64_t start, uint64_t end)
+bool world_is_busy(const struct world *w, uint64_t start, uint64_t end)
 {
     for (unsigned i = 0; i < WORLD_WORKERS; i++)
         if (start < w->busy[i].end && w->busy[i].start < end)
@@ -127,7 +127,7 @@ static void settle_failed(struct worker *k, uint32_t version, uint64_t start)
     struct world *w = k->w;
     uint32_t may[2], now[3] = {VERSION_ZERO, version};
 
-    if (co_ask(w, BLK_READ, k->sector, k->sectors, k->buf, 0))
+    if (co_world_ask(w, BLK_READ, k->sector, k->sectors, k->buf, 0))
         return;
     may[0] = versions_add_op(&w->ver, VERSION_ZERO, start, RECORD_NEVER, false);
     may[1] = versions_add_op(&w->ver, version, start, RECORD_NEVER, false);
@@ -154,7 +154,7 @@ static void do_write(struct worker *k)
     uint64_t start = record_tick(w->rec);
 
     version_fill(k->buf, version, k->sector, k->sectors);
-    if (!co_ask(w, BLK_WRITE, k->sector, k->sectors, k->buf, fua ? BLK_FUA : 0))
+    if (!co_world_ask(w, BLK_WRITE, k->sector, k->sectors, k->buf, fua ? BLK_FUA : 0))
         note_change(k, version, start, fua);
     else
         settle_failed(k, version, start);
@@ -175,13 +175,14 @@ static void do_atomic(struct worker *k)
     k->sector -= k->sector % unit;
     k->sectors = unit;
     w->busy[k->id].end = 0;
-    if (is_busy(w, from, from + cluster) || k->sector + unit > w->node->size_bytes / SECTOR)
+    if (world_is_busy(w, from, from + cluster) || k->sector + unit > world_disk_bytes(w) / SECTOR)
         return;
     w->busy[k->id].start = from;
     w->busy[k->id].end = from + cluster;
     version = w->ver.next++;
     version_fill(k->buf, version, k->sector, k->sectors);
-    if (co_ask(w, BLK_WRITE, k->sector, k->sectors, k->buf, BLK_ATOMIC | (fua ? BLK_FUA : 0))) {
+    if (co_world_ask(w, BLK_WRITE, k->sector, k->sectors, k->buf,
+                     BLK_ATOMIC | (fua ? BLK_FUA : 0))) {
         settle_failed(k, version, start);
         return;
     }
@@ -195,8 +196,8 @@ static void do_zeroes(struct worker *k)
     bool fua = rnd_one_in(&w->rnd, 8), unmap = rnd_one_in(&w->rnd, 2);
     uint64_t start = record_tick(w->rec);
 
-    if (!co_ask(w, BLK_WRITE_ZEROES, k->sector, k->sectors, NULL,
-                (fua ? BLK_FUA : 0) | (unmap ? BLK_MAY_UNMAP : 0)))
+    if (!co_world_ask(w, BLK_WRITE_ZEROES, k->sector, k->sectors, NULL,
+                      (fua ? BLK_FUA : 0) | (unmap ? BLK_MAY_UNMAP : 0)))
         note_change(k, VERSION_ZERO, start, fua);
     else
         settle_failed(k, VERSION_ZERO, start);
@@ -206,7 +207,7 @@ static void do_read(struct worker *k)
 {
     struct world *w = k->w;
 
-    if (co_ask(w, BLK_READ, k->sector, k->sectors, k->buf, 0))
+    if (co_world_ask(w, BLK_READ, k->sector, k->sectors, k->buf, 0))
         return;
     for (uint64_t i = 0; i < k->sectors; i++) {
         uint32_t found = version_of(k->buf + i * SECTOR, k->sector + i);
@@ -225,12 +226,12 @@ static void do_discard(struct worker *k)
     uint64_t start = record_tick(w->rec), end;
     uint32_t op;
 
-    if (co_ask(w, BLK_DISCARD, k->sector, k->sectors, NULL, 0)) {
+    if (co_world_ask(w, BLK_DISCARD, k->sector, k->sectors, NULL, 0)) {
         settle_failed(k, VERSION_ZERO, start);
         return;
     }
     end = record_tick(w->rec);
-    if (co_ask(w, BLK_READ, k->sector, k->sectors, k->buf, 0))
+    if (co_world_ask(w, BLK_READ, k->sector, k->sectors, k->buf, 0))
         return;
     op = versions_add_op(&w->ver, VERSION_ZERO, start, end, false);
     for (uint64_t i = 0; i < k->sectors; i++) {
@@ -344,7 +345,7 @@ static void do_clash(struct worker *k)
                        strerror(-asked[i].req.result));
     for (uint64_t s = k->sector, i = 0; i < k->sectors; i++, s++)
         check_clashed_read(w, s, k->buf + i * SECTOR, s >= at && s < at + n, version);
-    if (co_ask(w, BLK_READ, k->sector, k->sectors, k->buf, 0))
+    if (co_world_ask(w, BLK_READ, k->sector, k->sectors, k->buf, 0))
         return;
     op[0] = versions_add_op(&w->ver, VERSION_ZERO, start, end, false);
     op[1] = versions_add_op(&w->ver, version, start, end, fua && !w->weak);
@@ -354,14 +355,16 @@ static void do_clash(struct worker *k)
 
 /* ---- requests that must not be seen ------------------------------------------------------ */
 
-/* What a copy-on-read or a stream does. Takes no range: it must never change what is read. The
- * backing can't be dropped between the look at it and the write. */
-static void co_keep(struct world *w, uint64_t sector, uint64_t sectors, uint8_t *buf)
+void co_world_keep(struct world *w, uint64_t sector, uint64_t sectors, uint8_t *buf)
 {
     uint64_t off = sector * SECTOR, bytes = sectors * SECTOR;
     int ret;
 
     co_blk_head_enter(&w->head);
+    if (off + bytes > world_disk_bytes(w)) { /* it has become smaller */
+        blk_head_exit(&w->head);
+        return;
+    }
     if (w->has_backing)
         world_base_content(w, sector, sectors, buf);
     else
@@ -381,7 +384,17 @@ static void do_keep(struct worker *k)
     k->w->busy[k->id].end = 0;
     if (k->w->chain)
         return;
-    co_keep(k->w, k->sector, k->sectors, k->buf);
+    co_world_keep(k->w, k->sector, k->sectors, k->buf);
+}
+
+/* A size that failed to be written may be in the header, but only until the next flush. */
+static void note_flush(struct world *w, uint64_t start)
+{
+    uint64_t end = record_tick(w->rec);
+
+    versions_add_flush(&w->ver, start, end);
+    if (w->resize_failed < start)
+        w->resize_undone = MIN_OF(w->resize_undone, end);
 }
 
 static void do_flush(struct worker *k)
@@ -392,15 +405,15 @@ static void do_flush(struct worker *k)
     bool weak = w->weak;
 
     k->w->busy[k->id].end = 0;
-    if (!co_ask(w, BLK_FLUSH, 0, 0, NULL, 0) && !weak && !w->weak)
-        versions_add_flush(&w->ver, start, record_tick(w->rec));
+    if (!co_world_ask(w, BLK_FLUSH, 0, 0, NULL, 0) && !weak && !w->weak)
+        note_flush(w, start);
 }
 
 /* ---- random work ----------------------------------------------------------------------- */
 
 static void random_range(struct world *w, uint64_t *sector, uint64_t *sectors)
 {
-    uint64_t disk = w->node->size_bytes / SECTOR, cluster = w->cfg->cluster_bytes / SECTOR;
+    uint64_t disk = world_disk_bytes(w) / SECTOR, cluster = w->cfg->cluster_bytes / SECTOR;
     uint64_t parts[] = {disk, disk, MAX_OF(disk / 8, 1), MIN_OF(disk, 8 * cluster)};
     uint64_t part = parts[rnd_below(&w->rnd, ARRAY_LEN(parts))], unit = 1, max;
 
@@ -432,7 +445,7 @@ static bool take_range(struct worker *k)
 
     for (unsigned tries = 0; tries < 20; tries++) {
         random_range(w, &k->sector, &k->sectors);
-        if (is_busy(w, k->sector, k->sector + k->sectors))
+        if (world_is_busy(w, k->sector, k->sector + k->sectors))
             continue;
         w->busy[k->id].start = k->sector;
         w->busy[k->id].end = k->sector + k->sectors;
@@ -467,95 +480,12 @@ static void worker_co(void *arg)
     co_queue_wake(&k.w->progress);
 }
 
-/* ---- rare changes ---------------------------------------------------------------------- */
-
-/* Makes all of the disk local, while the workers go on, and drops the backing. */
-static void co_stream_and_drop(struct world *w)
-{
-    uint64_t disk = w->node->size_bytes / SECTOR, step = 128;
-    uint8_t *buf = malloc(step * SECTOR);
-    struct blk_extent ext;
-    struct error err = ERROR_INIT;
-
-    for (uint64_t s = 0; buf && s < disk && !w->failure[0]; s += step)
-        co_keep(w, s, MIN_OF(step, disk - s), buf);
-    free(buf);
-    if (!buf || w->failure[0])
-        return;
-    co_blk_drain_begin(w->node);
-    for (uint64_t at = 0; at < disk * SECTOR; at += ext.length_bytes)
-        if (co_blk_status(w->node, at, disk * SECTOR - at, &ext) ||
-            ext.state == BLK_ST_UNALLOCATED) {
-            if (!w->faults)
-                world_fail(w, "byte %llu is still not local", (unsigned long long)at);
-            blk_drain_end(w->node);
-            return;
-        }
-    w->drop.start = record_tick(w->rec);
-    if (!w->node->drv->co_change_backing(w->node, NULL, NULL, &err)) {
-        w->drop.end = record_tick(w->rec);
-        blk_set_backing(w->node, NULL);
-        w->has_backing = false;
-    } else if (!w->faults) {
-        world_fail(w, "dropping the backing: %s", err.msg);
-    }
-    blk_drain_end(w->node);
-}
-
-/* Another name for the same backing, shorter or longer. */
-static void co_rename_backing(struct world *w)
-{
-    char name[600] = "";
-    struct error err = ERROR_INIT;
-    int ret;
-
-    for (uint64_t n = rnd_below(&w->rnd, rnd_one_in(&w->rnd, 2) ? 8 : 280); n; n--)
-        strcat(name, "./");
-    strcat(name, BACKING_NAME);
-    co_blk_drain_begin(w->node);
-    ret =
-        w->node->drv->co_change_backing(w->node, name, rnd_one_in(&w->rnd, 4) ? NULL : "raw", &err);
-    if (ret && ret != -ENOSPC && !w->faults) /* no room in a small header cluster */
-        world_fail(w, "changing the backing's name: %s", err.msg);
-    blk_drain_end(w->node);
-}
-
-static void co_grow(struct world *w)
-{
-    struct error err = ERROR_INIT;
-    uint64_t more = 1 + rnd_below(&w->rnd, w->ver.nr_sectors - w->disk_bytes / SECTOR);
-
-    w->new_disk_bytes = w->disk_bytes + more * SECTOR;
-    co_blk_drain_begin(w->node);
-    w->resize.start = record_tick(w->rec);
-    if (!w->node->drv->co_resize(w->node, w->new_disk_bytes, &err))
-        w->resize.end = record_tick(w->rec);
-    else if (!w->faults)
-        world_fail(w, "resizing: %s", err.msg);
-    blk_drain_end(w->node);
-}
+/* ---- all of it------------------------------------------------------------------------------ */
 
 void co_world_wait(struct world *w, unsigned nr)
 {
     while (w->ops_left > nr && w->workers)
         co_queue_wait(&w->progress);
-}
-
-static void co_manage(struct world *w, unsigned nr_ops)
-{
-    bool drop = w->has_backing && rnd_one_in(&w->rnd, 3);
-    bool grow = w->disk_bytes / SECTOR < w->ver.nr_sectors && rnd_one_in(&w->rnd, 2);
-    bool grow_first = rnd_one_in(&w->rnd, 2);
-
-    while (w->has_backing && rnd_one_in(&w->rnd, 3) && !w->failure[0])
-        co_rename_backing(w);
-    co_world_wait(w, (unsigned)rnd_below(&w->rnd, nr_ops));
-    if (grow && grow_first && !w->failure[0])
-        co_grow(w);
-    if (drop && !w->failure[0])
-        co_stream_and_drop(w);
-    if (grow && !grow_first && !w->failure[0])
-        co_grow(w);
 }
 
 int world_fault(const struct blk_req *req, void *arg)
@@ -586,15 +516,15 @@ void co_world_flush(struct world *w)
     uint64_t start = record_tick(w->rec);
 
     w->faults_on = false;
-    if (!co_ask(w, BLK_FLUSH, 0, 0, NULL, 0) && !w->weak)
-        versions_add_flush(&w->ver, start, record_tick(w->rec));
+    if (!co_world_ask(w, BLK_FLUSH, 0, 0, NULL, 0) && !w->weak)
+        note_flush(w, start);
 }
 
 void co_workload(struct world *w, unsigned nr_ops)
 {
     struct error err = ERROR_INIT;
 
-    w->resize = w->drop = (struct world_change){RECORD_NEVER, RECORD_NEVER};
+    world_forget_changes(w);
     if (co_world_open(w, w->rec, &w->node, &w->has_backing, &err)) {
         world_fail(w, "open: %s", err.msg);
         return;
@@ -604,7 +534,7 @@ void co_workload(struct world *w, unsigned nr_ops)
     blk_head_init(&w->head, "workload", w->node, true);
     w->faults_on = w->faults;
     world_start_workers(w, nr_ops);
-    co_manage(w, nr_ops);
+    co_world_change(w, nr_ops);
     co_world_wait(w, nr_ops / 4);
     w->faults_on = false;
     while (w->workers)

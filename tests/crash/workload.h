@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * One image in memory and what is done with it: random concurrent requests through a head, a
- * stream that ends with the backing dropped, a resize. Everything that was acknowledged is noted
+ * stream that ends with the backing dropped, resizes. Everything that was acknowledged is noted
  * in the versions, with its moments.
  *
  * No two requests change one sector at a time, but for those with BLK_IF_UNALLOCATED: they write
@@ -50,6 +50,9 @@ struct world {
     uint64_t disk_bytes;     /* likewise */
     uint64_t new_disk_bytes;
     struct world_change resize, drop;
+    uint64_t limit_bytes;   /* requests stay below: it is about to become smaller */
+    uint64_t resize_failed; /* RECORD_NEVER: it has not */
+    uint64_t resize_undone; /* the disk has its old size for sure from then on */
 
     struct blk_node *node;
     struct blk_head head;
@@ -72,6 +75,24 @@ struct world {
 void world_start_workers(struct world *w, unsigned nr_ops);
 /* Until so many requests are left, or all workers have ended. */
 void co_world_wait(struct world *w, unsigned ops_left);
+/* What requests may use of the disk. */
+uint64_t world_disk_bytes(const struct world *w);
+/* Is a worker's request under way in these sectors? */
+bool world_is_busy(const struct world *w, uint64_t start, uint64_t end);
+/* One request of a coroutine's own. */
+int co_world_ask(struct world *w, enum blk_verb verb, uint64_t sector, uint64_t sectors,
+                 uint8_t *buf, uint32_t flags);
+/* What a copy-on-read or a stream does. Takes no range: it must never change what is read. The
+ * backing can't be dropped between the look at it and the write. */
+void co_world_keep(struct world *w, uint64_t sector, uint64_t sectors, uint8_t *buf);
+
+/* changes.c: nothing has happened yet. */
+void world_forget_changes(struct world *w);
+/* Rare changes, while so many requests are worked off. */
+void co_world_change(struct world *w, unsigned nr_ops);
+/* Another size, once; what a smaller one cuts off is lost only when it is durable. */
+void co_world_resize(struct world *w, uint64_t size_bytes);
+
 /* A record node's fail: errors for the world in @arg. */
 int world_fault(const struct blk_req *req, void *arg);
 /* All that was acknowledged is flushed, and noted so; errors may prevent it. */

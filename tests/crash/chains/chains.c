@@ -9,7 +9,7 @@
  * -n  how many cuts to judge (3000)
  * -s  the first seed (1)
  * -q  every how many cuts qemu-img is asked; 0: never (100)
- * -b  a barrier to be removed: header, copy, data, blocks. The harness has to find that
+ * -b  a barrier to be removed: header, copy, data, blocks, data-file. The harness has to find that
  * -v  a line for each seed
  * Exit status: 0 all right, 1 violations found, 2 it could not work.
  */
@@ -36,7 +36,7 @@
 
 static const char *const broken_names[LIVE_NR_BROKEN] = {
     [LIVE_WHOLE] = "none",   [LIVE_NO_HEADER] = "header", [LIVE_NO_COPY] = "copy",
-    [LIVE_NO_DATA] = "data", [LIVE_NO_BLOCKS] = "blocks",
+    [LIVE_NO_DATA] = "data", [LIVE_NO_BLOCKS] = "blocks", [LIVE_NO_DATA_FILE] = "data-file",
 };
 
 static struct {
@@ -76,7 +76,8 @@ static const char *choose_top(struct live *l, uint64_t moment)
 static void check_size(struct live *l, const char *top, uint64_t moment)
 {
     const struct world *w = &l->w;
-    bool is_new = run.disk_bytes == w->new_disk_bytes && w->resize.start < moment;
+    bool is_new = run.disk_bytes == w->new_disk_bytes && w->resize.start < moment &&
+                  w->resize_undone >= moment;
 
     if (!is_new && (run.disk_bytes != w->disk_bytes || w->resize.end < moment))
         world_fail(&l->w, "%s has %" PRIu64 " bytes, was %" PRIu64 ", from %" PRIu64 " on %" PRIu64,
@@ -117,6 +118,35 @@ static void co_check_content(struct live *l, struct blk_node *top, uint64_t mome
     }
 }
 
+/* Layer @i's own external data file; NULL: it has none. */
+static const struct vfile *data_file_of(struct live *after, unsigned i)
+{
+    struct qcow2_info info = {0};
+
+    if (strstr(after->layer[i].name, ".qcow2"))
+        qcow2_get_info(after->layer[i].node, &info);
+    return info.data_file ? vdisk_find(after->disk, info.data_file) : NULL;
+}
+
+/* A data file that is the disk has it all, without the image, too. */
+static void check_raw_data(struct live *after, struct world *w, uint64_t moment)
+{
+    const struct vfile *f = data_file_of(after, after->nr_layers - 1);
+    struct qcow2_info info;
+    uint64_t sectors;
+
+    if (!f || w->failure[0])
+        return;
+    qcow2_get_info(after->layer[after->nr_layers - 1].node, &info);
+    sectors = info.data_file_raw ? run.disk_bytes / SECTOR : 0;
+    if (f->rec->node.size_bytes < sectors * SECTOR)
+        world_fail(w, "%s has %" PRIu64 " bytes only", f->name, f->rec->node.size_bytes);
+    for (uint64_t s = 0; s < sectors && !w->failure[0]; s++)
+        if (!versions_may_be(&w->ver, s, moment, version_of(f->rec->data + s * SECTOR, s)))
+            world_fail(w, "%s: sector %" PRIu64 " has version %" PRId32, f->name, s,
+                       (int32_t)version_of(f->rec->data + s * SECTOR, s));
+}
+
 /* qemu-img's opinion of the chain in @after, which is open. */
 static void judge_by_qemu(struct live *after, struct world *w)
 {
@@ -125,12 +155,13 @@ static void judge_by_qemu(struct live *after, struct world *w)
     run.asked_qemu++;
     for (unsigned i = 0; i <= top; i++) {
         const char *name = after->layer[i].name;
-        const struct vfile *f = vdisk_find(after->disk, name);
+        const struct vfile *f = vdisk_find(after->disk, name), *data = data_file_of(after, i);
         int ret;
 
         if (!f)
             return; /* a raw image that is not complete: nothing that QEMU knows */
-        if (!qemu_save(name, f->rec->data, f->rec->node.size_bytes))
+        if (!qemu_save(name, f->rec->data, f->rec->node.size_bytes) ||
+            (data && !qemu_save(data->name, data->rec->data, data->rec->node.size_bytes)))
             world_fail(w, "%s can't be written", qemu_dir());
         ret = strstr(name, ".qcow2") ? qemu_sh("qemu-img check -f qcow2 %s", name) : 0;
         if (ret && ret != 3) /* 3: leaks only */
@@ -159,6 +190,7 @@ static bool co_judge(struct live *l, struct vdisk *disk, const char *top, uint64
     } else {
         co_check_content(l, after->layer[after->nr_layers - 1].node, moment);
         check_structures(after, w);
+        check_raw_data(after, w, moment);
         if (!w->failure[0] && qemu_dir() && run.qemu_every && run.done % run.qemu_every == 0)
             judge_by_qemu(after, w);
     }

@@ -19,8 +19,9 @@
 #include "lun-backends/stream.h"
 #include "util/size.h"
 
-#define RAW_NAME "disk.raw"
-#define DISK_MAX (768u << 10)
+#define RAW_NAME  "disk.raw"
+#define DATA_NAME ".ext" /* ends the name of an external data file */
+#define DISK_MAX  (768u << 10)
 
 const char *const live_op_names[LIVE_NR_OPS] = {
     [LIVE_NONE] = "guests only",
@@ -30,6 +31,7 @@ const char *const live_op_names[LIVE_NR_OPS] = {
     [LIVE_STREAM] = "stream to qcow2",
     [LIVE_RAW] = "stream to raw",
     [LIVE_GROW] = "grow",
+    [LIVE_SHRINK] = "shrink",
 };
 
 static void in_dir(char path[64], const char *name)
@@ -67,16 +69,43 @@ static void complain(struct live *l, const char *what, const struct error *err)
         world_fail(&l->w, "%s: %s", what, err->msg);
 }
 
+static bool is_data_file(const struct live *l, const struct record_node *r)
+{
+    for (int i = 0; i < l->disk->nr_files; i++)
+        if (l->disk->file[i].rec == r)
+            return strstr(l->disk->file[i].name, DATA_NAME);
+    return false;
+}
+
 unsigned live_lose_flush(struct record_node *r, void *arg)
 {
     struct live *l = arg;
 
+    if (l->broken == LIVE_NO_DATA_FILE && is_data_file(l, r))
+        return RECORD_LOSE_ALL;
     if (l->weak_new && r == l->disk->file[l->disk->nr_files - 1].rec)
         return RECORD_LOSE_ALL;
     return r == l->weak_file ? RECORD_LOSE_ALL : 0;
 }
 
 /* ---- making and opening ---------------------------------------------------------------------- */
+
+/* Empty, of the disk's size. */
+static int co_make_data_file(const char *name, uint64_t size, struct error *err)
+{
+    struct file_opts fo = {.writable = true, .create = true};
+    struct blk_node *file;
+    char path[64];
+    int ret;
+
+    in_dir(path, name);
+    ret = co_file_open(path, &fo, &file, err);
+    if (ret)
+        return ret;
+    ret = file->drv->co_resize(file, size, err);
+    co_blk_node_unref(file);
+    return ret;
+}
 
 static int co_make_layer(struct live *l, const char *name, const char *below, uint64_t size,
                          struct error *err)
@@ -89,13 +118,20 @@ static int co_make_layer(struct live *l, const char *name, const char *below, ui
         .backing_fmt = below ? strstr(below, ".raw") ? "raw" : "qcow2" : NULL,
     };
     struct file_opts fo = {.writable = true, .create = true};
+    char path[64], data[VDISK_NAME + sizeof(DATA_NAME)];
     struct blk_node *file;
-    char path[64];
-    int ret;
+    int ret = 0;
 
     qo.extended_l2 = qo.cluster_bytes >= 16384 && rnd_one_in(&l->w.rnd, 2);
+    if (l->broken == LIVE_NO_DATA_FILE || rnd_one_in(&l->w.rnd, 4)) {
+        snprintf(data, sizeof(data), "%s" DATA_NAME, name);
+        qo.data_file = data;
+        qo.data_file_raw = !below;
+        ret = co_make_data_file(data, size, err);
+    }
     in_dir(path, name);
-    ret = co_file_open(path, &fo, &file, err);
+    if (!ret)
+        ret = co_file_open(path, &fo, &file, err);
     if (ret)
         return ret;
     ret = co_qcow2_create(file, &qo, err);
@@ -144,14 +180,17 @@ int co_live_make(struct live *l, struct error *err)
 {
     uint64_t size = (256u + 64 * rnd_below(&l->w.rnd, 4)) << 10;
     unsigned depth = 1 + (unsigned)rnd_below(&l->w.rnd, 3);
-    char below[VDISK_NAME] = "base.raw", name[VDISK_NAME], path[64];
+    char below[VDISK_NAME] = "", name[VDISK_NAME], path[64];
     int ret = 0;
 
     l->raw = rnd_one_in(&l->w.rnd, 3) || l->broken == LIVE_NO_BLOCKS;
-    add_raw_base(l, size);
+    if (!rnd_one_in(&l->w.rnd, 4)) {
+        add_raw_base(l, size);
+        strcpy(below, "base.raw");
+    }
     for (unsigned i = 0; !ret && i < depth; i++) {
         snprintf(name, sizeof(name), "layer%u.qcow2", l->serial++);
-        ret = co_make_layer(l, name, below, size, err);
+        ret = co_make_layer(l, name, *below ? below : NULL, size, err);
         if (!ret)
             ret = co_fill_layer(l, name, err);
         strcpy(below, name);
@@ -278,20 +317,20 @@ static void co_snapshot(struct live *l)
 
 static void co_grow(struct live *l)
 {
-    struct blk_node *top = top_of(l);
-    struct error err = ERROR_INIT;
-    uint64_t size = top->size_bytes + ((1 + rnd_below(&l->w.rnd, 100)) * RECORD_SECTOR);
+    struct world *w = &l->w;
+    uint64_t size = w->node->size_bytes + ((1 + rnd_below(&w->rnd, 100)) * RECORD_SECTOR);
 
-    if (l->w.resize.start != RECORD_NEVER || l->raw || size > DISK_MAX)
-        return;
-    l->w.new_disk_bytes = size;
-    co_blk_drain_begin(top);
-    l->w.resize.start = tick(l);
-    if (top->drv->co_resize(top, size, &err))
-        complain(l, "grow", &err);
-    else
-        l->w.resize.end = tick(l);
-    blk_drain_end(top);
+    if (w->resize.start == RECORD_NEVER && !l->raw && size <= DISK_MAX)
+        co_world_resize(w, size);
+}
+
+static void co_shrink(struct live *l)
+{
+    struct world *w = &l->w;
+    uint64_t sectors = w->node->size_bytes / RECORD_SECTOR;
+
+    if (w->resize.start == RECORD_NEVER && !l->raw)
+        co_world_resize(w, (sectors - rnd_below(&w->rnd, sectors / 2)) * RECORD_SECTOR);
 }
 
 /* ---- jobs ---------------------------------------------------------------------------------- */
@@ -508,10 +547,11 @@ static void co_operation(struct live *l)
         [LIVE_COMMIT_TOP] = co_commit_top,
         [LIVE_STREAM] = co_stream,
         [LIVE_GROW] = co_grow,
+        [LIVE_SHRINK] = co_shrink,
     };
-    static const enum live_op choice[] = {LIVE_SNAPSHOT, LIVE_SNAPSHOT,   LIVE_SNAPSHOT,
-                                          LIVE_COMMIT,   LIVE_COMMIT,     LIVE_COMMIT_TOP,
-                                          LIVE_STREAM,   LIVE_COMMIT_TOP, LIVE_GROW};
+    static const enum live_op choice[] = {
+        LIVE_SNAPSHOT,   LIVE_SNAPSHOT, LIVE_SNAPSHOT,   LIVE_COMMIT, LIVE_COMMIT,
+        LIVE_COMMIT_TOP, LIVE_STREAM,   LIVE_COMMIT_TOP, LIVE_GROW,   LIVE_SHRINK};
     enum live_op op = l->raw ? LIVE_STREAM : choice[rnd_below(&l->w.rnd, ARRAY_LEN(choice))];
     struct live_span *s = &l->span[l->nr_spans];
     uint64_t before;
@@ -534,7 +574,7 @@ void co_live_work(struct live *l, unsigned nr_ops)
 
     w->cfg = &cfg;
     w->chain = true;
-    w->resize = (struct world_change){RECORD_NEVER, RECORD_NEVER};
+    world_forget_changes(w);
     w->node = top_of(l);
     w->rec = l->disk->file[0].rec;
     w->disk_bytes = w->new_disk_bytes = w->node->size_bytes;
@@ -542,6 +582,7 @@ void co_live_work(struct live *l, unsigned nr_ops)
         w->weak = true;
         l->weak_file = file_of(l, RAW_NAME COWMAP_PARTIAL_SUFFIX);
     }
+    w->weak = w->weak || l->broken == LIVE_NO_DATA_FILE;
     blk_head_init(&w->head, "guests", w->node, true);
     w->faults_on = w->faults;
     world_start_workers(w, nr_ops);

@@ -17,6 +17,7 @@ enum live_op {
     LIVE_STREAM,
     LIVE_RAW,
     LIVE_GROW,
+    LIVE_SHRINK,
     LIVE_NR_OPS,
 };
 extern const char *const live_op_names[LIVE_NR_OPS];
@@ -24,10 +25,11 @@ extern const char *const live_op_names[LIVE_NR_OPS];
 /* Barriers that can be removed on purpose. */
 enum live_broken {
     LIVE_WHOLE,
-    LIVE_NO_HEADER, /* a snapshot is the top before its header is durable */
-    LIVE_NO_COPY,   /* layers are taken out before what was committed is durable */
-    LIVE_NO_DATA,   /* a backing is dropped before the data that replaces it is durable */
-    LIVE_NO_BLOCKS, /* a map says local before the block's data is durable */
+    LIVE_NO_HEADER,    /* a snapshot is the top before its header is durable */
+    LIVE_NO_COPY,      /* layers are taken out before what was committed is durable */
+    LIVE_NO_DATA,      /* a backing is dropped before the data that replaces it is durable */
+    LIVE_NO_BLOCKS,    /* a map says local before the block's data is durable */
+    LIVE_NO_DATA_FILE, /* an image names data in its data file before it is durable there */
     LIVE_NR_BROKEN,
 };
 
