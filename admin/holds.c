@@ -181,6 +181,11 @@ static int co_log_in(struct holder *h, struct error *err)
     return ret;
 }
 
+static int unknown(struct error *err)
+{
+    return error_prefix(err, "the source does not know that this host needs it");
+}
+
 /* Told once, and shown as long as it lasts; the source is used without. */
 static void note_refusal(struct holder *h, const struct error *err)
 {
@@ -189,6 +194,7 @@ static void note_refusal(struct holder *h, const struct error *err)
                  "host needs it: %s",
                  h->c->rec->name, err->msg);
     h->why = *err;
+    unknown(&h->why);
 }
 
 static int co_take_all(struct holder *h, struct error *err)
@@ -211,7 +217,8 @@ static int co_take_all(struct holder *h, struct error *err)
         all_last = all_last && lasting;
     }
     if (!ret && !all_last)
-        error_set(&h->why, ENOTSUP, "the source forgets registrations when it is restarted");
+        error_set(&h->why, ENOTSUP,
+                  "the source forgets that this host needs it when it is restarted");
     err->msg[0] = '\0';
     h->wanted = false;
     return 0;
@@ -367,6 +374,8 @@ int co_holds_start(struct chain *c, struct error *err)
     struct holder *h = holder_of(c);
     int ret = h ? co_work_off(h, err) : 0;
 
+    if (ret)
+        unknown(err);
     if (!ret && h && *h->why.msg) {
         *err = h->why;
         ret = -err->errnum;

@@ -21,8 +21,8 @@ int holds_plan(struct chain_record *rec, const struct found_chain *found, unsign
 
 /*
  * The chain has its nodes and its record is saved. Coroutine: first tries what is to be registered
- * or given back, then goes on by itself as long as that takes. @err says what can't be held, and
- * why (0: nothing to say).
+ * or given back, then goes on by itself as long as that takes. @err says what the source does not
+ * know, or will forget, and why (0: nothing to say).
  */
 int co_holds_start(struct chain *c, struct error *err);
 /* The same without waiting. */

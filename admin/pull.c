@@ -248,12 +248,9 @@ int co_chain_open_pull(struct chain *c, struct error *err)
 static void co_hold_source(struct chain *c, const struct pull_opts *opts)
 {
     struct error err = ERROR_INIT;
-    char text[sizeof(err.msg) + 128];
 
-    if (!co_holds_start(c, &err))
-        return;
-    snprintf(text, sizeof(text), "the source does not know that this host needs it: %s", err.msg);
-    json_array_append_new(opts->warnings, json_string(text)); /* the log has it */
+    if (co_holds_start(c, &err)) /* the log has it */
+        json_array_append_new(opts->warnings, json_string(err.msg));
 }
 
 static int co_save_and_serve(struct chain *c, const struct pull_opts *opts, struct error *err)

@@ -10,7 +10,8 @@ import socket
 import subprocess
 
 import cowtest
-from cowtest import Failed, free_port, poll, program, run
+from cowtest import Failed, free_port, listens, poll, program, run
+from istgt import IQN as ISTGT_IQN, configure as istgt_configure
 from tgt import IQN as TGT_IQN, Tgtd
 
 IQN = "iqn.2026-11.com.example:bench"
@@ -31,16 +32,6 @@ def cpu_seconds(pid):
 def rss_bytes(pid):
     with open(f"/proc/{pid}/statm") as f:
         return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def listens(port):
-    """Without a connection, which a server may take badly."""
-    want = f":{port:04X}"
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with open(table) as f:
-            if any(l.split()[1].endswith(want) and l.split()[3] == "0A" for l in f.readlines()[1:]):
-                return True
-    return False
 
 
 class Server:
@@ -120,48 +111,8 @@ class Tgt(Server):
 class Istgt(Server):
     def __init__(self, judge, name, image):
         super().__init__(name)
-        conf, auth = judge.path("istgt.conf"), judge.path("istgt-auth.conf")
-        with open(auth, "w", encoding="ascii") as f:
-            f.write("[AuthGroup1]\n")
-        with open(conf, "w", encoding="ascii") as f:
-            f.write(f"""[Global]
-NodeBase "{IQN}"
-PidFile {judge.path("istgt.pid")}
-AuthFile {auth}
-LogFacility "local7"
-Timeout 30
-NopInInterval 20
-DiscoveryAuthMethod None
-MaxSessions 16
-MaxConnections 4
-MaxR2T 32
-MaxOutstandingR2T 16
-FirstBurstLength 262144
-MaxBurstLength 1048576
-MaxRecvDataSegmentLength 262144
-InitialR2T Yes
-ImmediateData Yes
-ErrorRecoveryLevel 0
-[UnitControl]
-AuthMethod None
-Portal UC1 127.0.0.1:{free_port()}
-Netmask 127.0.0.1
-[PortalGroup1]
-Portal DA1 127.0.0.1:{self.port}
-[InitiatorGroup1]
-InitiatorName "ALL"
-Netmask 127.0.0.0/8
-[LogicalUnit1]
-TargetName istgt
-Mapping PortalGroup1 InitiatorGroup1
-AuthMethod None
-UseDigest Auto
-UnitType Disk
-QueueDepth 64
-LUN0 Storage {image} Auto
-""")
-        self.address = ["-n", f"{IQN}:istgt", "-l", "0"]
-        self.spawn(judge, "istgt", "-D", "-c", conf)
+        self.address = ["-n", ISTGT_IQN, "-l", "0"]
+        self.spawn(judge, "istgt", "-D", "-c", istgt_configure(judge, self.port, image))
 
 
 class Floor(Server):

@@ -48,6 +48,16 @@ def free_port():
         return s.getsockname()[1]
 
 
+def listens(port):
+    """Without a connection, which a server may take badly."""
+    want = f":{port:04X}"
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with open(table) as f:
+            if any(l.split()[1].endswith(want) and l.split()[3] == "0A" for l in f.readlines()[1:]):
+                return True
+    return False
+
+
 def run(*cmd, check=True, timeout=120, **kw):
     """Runs a command, output captured as text; raises Failed with its output if it fails."""
     cmd = [str(c) for c in cmd]

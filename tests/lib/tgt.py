@@ -8,6 +8,8 @@ IQN = "iqn.2026-11.com.example:tgt"
 
 
 class Tgtd:
+    iqn, lun = IQN, 1
+
     def __init__(self, j, image, thin):
         self.number = str(20000 + j.rng.randrange(10000))
         self.port = free_port()

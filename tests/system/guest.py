@@ -54,9 +54,11 @@ class Job:
 
 
 class Guest:
-    def __init__(self, judge, name="guest", memory_mib=512, cpus=1, files=None, qemu=(), image=None):
+    def __init__(self, judge, name="guest", memory_mib=512, cpus=1, files=None, qemu=(), image=None,
+                 net_options="", prefix=()):
         """@files: more of the initramfs, {"path": bytes}; "start" among them: the guest runs that
-        instead of the agent. @qemu: more arguments. NoGuest where there can't be one."""
+        instead of the agent. @qemu: more arguments; @net_options: of the user network;
+        @prefix: what runs QEMU. NoGuest where there can't be one."""
         if not shutil.which(QEMU):
             raise NoGuest("qemu-system-x86 is not installed")
         self.judge, self.name = judge, name
@@ -66,6 +68,7 @@ class Guest:
         self.console = os.path.join(self.dir, "console")
         self.socket_path = os.path.join(self.dir, "agent")
         self.memory_mib, self.cpus, self.extra = memory_mib, cpus, list(qemu)
+        self.prefix, self.net_options = list(prefix), net_options
         self.initramfs = self.with_files(files or {})
         self.proc = self.sock = None
         self.buf = b""
@@ -84,7 +87,7 @@ class Guest:
         return path
 
     def command(self):
-        return [QEMU, "-M", "q35", "-accel", os.environ.get("COWTGT_ACCEL", "tcg,thread=multi"),
+        return [*self.prefix, QEMU, "-M", "q35", "-accel", os.environ.get("COWTGT_ACCEL", "tcg,thread=multi"),
                 "-cpu", "max", "-smp", str(self.cpus), "-m", str(self.memory_mib), "-nodefaults",
                 "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none",
                 "-serial", f"file:{self.console}",
@@ -92,7 +95,7 @@ class Guest:
                 "-device", "virtio-serial-pci", "-device",
                 "virtserialport,chardev=agent,name=cowtgt.agent",
                 "-device", "virtio-rng-pci",
-                "-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,romfile=",
+                "-netdev", "user,id=net0" + self.net_options, "-device", "virtio-net-pci,netdev=net0,romfile=",
                 "-kernel", self.image.kernel, "-initrd", self.initramfs, "-append",
                 "console=ttyS0,115200 quiet panic=-1 mitigations=off tsc=reliable net.ifnames=0",
                 *self.extra]
