@@ -7,6 +7,7 @@ BUILD_PACKAGES=(autoconf automake make gcc g++ pkg-config libev-dev libjansson-d
 IMAGE_PACKAGES=(qemu-utils qemu-block-extra e2fsprogs)
 TEST_PACKAGES=(open-isns-server open-isns-utils libiscsi-bin tgt istgt python3 strace clang libclang-rt-dev mandoc qemu-system-x86 zsh tshark
     debhelper lintian dpkg-dev fakeroot systemd)
+TEST_PACKAGES+=(libvirt-daemon libvirt-clients libvirt-daemon-driver-storage-iscsi-direct libxml2-utils) # libvirt-session
 SYSTEM_PACKAGES=(iproute2)
 BENCH_PACKAGES=(tgt istgt qemu-utils qemu-system-common nbdkit libnbd-bin fio iproute2)
 
