@@ -71,6 +71,7 @@ static const struct member chain[] = {
     {"redirect", T_OBJECT, false, redirect},
     {"settings", T_OBJECT, false, NULL},
     {"throttle", T_OBJECT, false, NULL},
+    {"lun-throttle", T_OBJECTS, false, NULL},
     {NULL, T_ANY, false, NULL},
 };
 
@@ -180,6 +181,29 @@ static int check_object(const json_t *obj, const struct member *members, const c
     return 0;
 }
 
+static int check_lun_throttles(const json_t *chain, const char *name, struct error *err)
+{
+    const json_t *list = json_object_get(chain, "lun-throttle"), *t, *other;
+    size_t i, k;
+
+    json_array_foreach (list, i, t) {
+        const json_t *lun = json_object_get(t, "lun");
+
+        if (json_integer_value(lun) < 1 || json_integer_value(lun) > UINT16_MAX)
+            return error_set(
+                err, EINVAL,
+                "chain %.64s: lun-throttle[%zu] needs a 'lun', the number of a layer's "
+                "LUN",
+                name, i);
+        json_array_foreach (list, k, other) {
+            if (k < i && json_equal(lun, json_object_get(other, "lun")))
+                return error_set(err, EINVAL, "chain %.64s: lun-throttle has LUN %d twice", name,
+                                 (int)json_integer_value(lun));
+        }
+    }
+    return 0;
+}
+
 static int check_chains(const json_t *list, struct error *err)
 {
     const json_t *c, *other;
@@ -190,6 +214,8 @@ static int check_chains(const json_t *list, struct error *err)
 
         if (!json_object_get(c, "image") == !json_object_get(c, "pull"))
             return error_set(err, EINVAL, "chain %.64s: it needs either 'image' or 'pull'", name);
+        if (check_lun_throttles(c, name, err))
+            return -err->errnum;
         json_array_foreach (list, k, other) {
             if (k < i && !strcmp(name, json_string_value(json_object_get(other, "name"))))
                 return error_set(err, EINVAL, "chain %.64s is there twice", name);

@@ -10,29 +10,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "admin/cli-config.h"
+#include "admin/cli-config-plan.h"
 #include "util/size.h"
 
 #define DEFAULT_PORT ":3260"
 
-struct plan {
-    const struct config_opts *opts;
-    json_t *steps;
-    struct error *err;
-};
-
-static const char *text_of(const json_t *obj, const char *key)
+const char *config_text(const json_t *obj, const char *key)
 {
     const char *s = json_string_value(json_object_get(obj, key));
 
     return s ? s : "";
 }
 
-/* Takes @args over; @execute NULL: a remark. */
-static json_t *add_step(struct plan *p, const char *execute, json_t *args, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
-
-static json_t *add_step(struct plan *p, const char *execute, json_t *args, const char *fmt, ...)
+json_t *config_step(struct config_plan *p, const char *execute, json_t *args, const char *fmt, ...)
 {
     json_t *step = json_object();
     char says[512];
@@ -56,7 +46,7 @@ static json_t *named(const json_t *list, const char *key, const char *name)
     size_t i;
 
     json_array_foreach (list, i, item) {
-        if (!strcmp(text_of(item, key), name))
+        if (!strcmp(config_text(item, key), name))
             return item;
     }
     return NULL;
@@ -121,25 +111,25 @@ static bool same_portal(const json_t *now, const json_t *wanted, const char *add
     char advertise[512] = "";
 
     if (json_object_get(wanted, "advertise"))
-        whole_address(text_of(wanted, "advertise"), strrchr(address, ':'), advertise,
+        whole_address(config_text(wanted, "advertise"), strrchr(address, ':'), advertise,
                       sizeof(advertise));
-    return !strcmp(text_of(now, "advertise"), advertise) &&
+    return !strcmp(config_text(now, "advertise"), advertise) &&
            (was ? json_integer_value(was) : 1) == (group ? json_integer_value(group) : 1);
 }
 
-static void remove_portal(struct plan *p, const json_t *now, const char *address)
+static void remove_portal(struct config_plan *p, const json_t *now, const char *address)
 {
     if (json_is_true(json_object_get(now, "fixed")))
-        add_step(p, NULL, NULL, "portal %s stays as it is: it is on the daemon's command line",
-                 address);
+        config_step(p, NULL, NULL, "portal %s stays as it is: it is on the daemon's command line",
+                    address);
     else
-        add_step(p, "portal-remove", json_pack("{s:s}", "portal", address), "stop listening on %s",
-                 address);
+        config_step(p, "portal-remove", json_pack("{s:s}", "portal", address),
+                    "stop listening on %s", address);
 }
 
-static void add_portal(struct plan *p, const json_t *wanted, const char *address)
+static void add_portal(struct config_plan *p, const json_t *wanted, const char *address)
 {
-    const char *advertise = text_of(wanted, "advertise");
+    const char *advertise = config_text(wanted, "advertise");
     json_int_t group = json_integer_value(json_object_get(wanted, "group"));
     char text[600], number[32] = "";
 
@@ -147,11 +137,11 @@ static void add_portal(struct plan *p, const json_t *wanted, const char *address
         snprintf(number, sizeof(number), ",group=%lld", (long long)group);
     snprintf(text, sizeof(text), "%s%s%.400s%s", address, *advertise ? ",advertise=" : "",
              advertise, number);
-    add_step(p, "portal-add", json_pack("{s:s}", "portal", text), "listen on %s", text);
+    config_step(p, "portal-add", json_pack("{s:s}", "portal", text), "listen on %s", text);
 }
 
 /* One whose options change goes and comes; the last that goes does so when others are there. */
-static void plan_portals(struct plan *p, const json_t *now, const json_t *wanted)
+static void plan_portals(struct config_plan *p, const json_t *now, const json_t *wanted)
 {
     json_t *addresses = json_array();
     const json_t *item;
@@ -161,7 +151,7 @@ static void plan_portals(struct plan *p, const json_t *now, const json_t *wanted
     json_array_foreach (wanted, i, item) {
         const json_t *has;
 
-        whole_address(text_of(item, "portal"), DEFAULT_PORT, address, sizeof(address));
+        whole_address(config_text(item, "portal"), DEFAULT_PORT, address, sizeof(address));
         json_array_append_new(addresses, json_string(address));
         has = named(now, "portal", address);
         if (has && same_portal(has, item, address))
@@ -172,8 +162,8 @@ static void plan_portals(struct plan *p, const json_t *now, const json_t *wanted
             add_portal(p, item, address);
     }
     json_array_foreach (now, i, item) {
-        if (!has_text(addresses, text_of(item, "portal")))
-            remove_portal(p, item, text_of(item, "portal"));
+        if (!has_text(addresses, config_text(item, "portal")))
+            remove_portal(p, item, config_text(item, "portal"));
     }
     json_decref(addresses);
 }
@@ -191,7 +181,7 @@ static const json_t *find_account(const json_t *list, const json_t *account)
     size_t i;
 
     json_array_foreach (list, i, item) {
-        if (!strcmp(text_of(item, "user"), text_of(account, "user")) &&
+        if (!strcmp(config_text(item, "user"), config_text(account, "user")) &&
             is_outgoing(item) == is_outgoing(account))
             return item;
     }
@@ -201,7 +191,7 @@ static const json_t *find_account(const json_t *list, const json_t *account)
 /* @chain NULL: for discovery. */
 static json_t *account_args(const json_t *account, const char *chain)
 {
-    json_t *args = json_pack("{s:s}", "user", text_of(account, "user"));
+    json_t *args = json_pack("{s:s}", "user", config_text(account, "user"));
 
     if (chain)
         json_object_set_new(args, "chain", json_string(chain));
@@ -212,9 +202,10 @@ static json_t *account_args(const json_t *account, const char *chain)
     return args;
 }
 
-static int plan_account(struct plan *p, const char *chain, const json_t *has, const json_t *account)
+static int plan_account(struct config_plan *p, const char *chain, const json_t *has,
+                        const json_t *account)
 {
-    const char *file = text_of(account, "secret-file"), *user = text_of(account, "user");
+    const char *file = config_text(account, "secret-file"), *user = config_text(account, "user");
     const char *whose = chain ? chain : "discovery";
     json_t *args, *step;
 
@@ -226,8 +217,8 @@ static int plan_account(struct plan *p, const char *chain, const json_t *has, co
                          user, whose);
     args = account_args(account, chain);
     json_object_set_new(args, "secret-file", json_string(file));
-    step = add_step(p, "account-add", args, "%s: %s user %s with the secret in %s", whose,
-                    has ? "change" : "add", user, file);
+    step = config_step(p, "account-add", args, "%s: %s user %s with the secret in %s", whose,
+                       has ? "change" : "add", user, file);
     if (has) {
         json_t *same = json_deep_copy(args);
 
@@ -237,7 +228,7 @@ static int plan_account(struct plan *p, const char *chain, const json_t *has, co
     return 0;
 }
 
-static void remove_accounts(struct plan *p, const char *chain, const json_t *now,
+static void remove_accounts(struct config_plan *p, const char *chain, const json_t *now,
                             const json_t *wanted, bool outgoing)
 {
     const json_t *item;
@@ -249,13 +240,14 @@ static void remove_accounts(struct plan *p, const char *chain, const json_t *now
             continue;
         args = account_args(item, chain);
         json_object_set_new(args, "open", json_true());
-        add_step(p, "account-remove", args, "%s: take user %s away", chain ? chain : "discovery",
-                 text_of(item, "user"));
+        config_step(p, "account-remove", args, "%s: take user %s away", chain ? chain : "discovery",
+                    config_text(item, "user"));
     }
 }
 
 /* There is one outgoing account at most: the old one goes first. Of others it goes last. */
-static int plan_accounts(struct plan *p, const char *chain, const json_t *now, const json_t *wanted)
+static int plan_accounts(struct config_plan *p, const char *chain, const json_t *now,
+                         const json_t *wanted)
 {
     const json_t *item;
     size_t i;
@@ -269,10 +261,10 @@ static int plan_accounts(struct plan *p, const char *chain, const json_t *now, c
     return 0;
 }
 
-/* ---- what changes in use ----------------------------------------------------------------------
- */
+/* ---- what changes in use ------------------------------------------------------------------ */
 
-static void plan_access(struct plan *p, const char *name, const json_t *now, const json_t *wanted)
+static void plan_access(struct config_plan *p, const char *name, const json_t *now,
+                        const json_t *wanted)
 {
     json_t *allow = json_object_get(wanted, "allow");
     json_t *groups = json_object_get(wanted, "portal-group"), *args;
@@ -285,7 +277,7 @@ static void plan_access(struct plan *p, const char *name, const json_t *now, con
         json_object_set(args, "allow", allow);
     if (groups)
         json_object_set(args, "portal-group", groups);
-    add_step(p, "chain-access", args, "%s: change who may log in, and where", name);
+    config_step(p, "chain-access", args, "%s: change who may log in, and where", name);
 }
 
 static size_t initiator_bytes(const char *mask)
@@ -308,7 +300,8 @@ static bool masks_initiator(const json_t *list, const char *mask)
     return false;
 }
 
-static void plan_masks(struct plan *p, const char *name, const json_t *now, const json_t *wanted)
+static void plan_masks(struct config_plan *p, const char *name, const json_t *now,
+                       const json_t *wanted)
 {
     const json_t *item;
     size_t i;
@@ -318,25 +311,26 @@ static void plan_masks(struct plan *p, const char *name, const json_t *now, cons
         const char *luns = mask + initiator_bytes(mask);
 
         if (!has_text(now, mask))
-            add_step(p, "lun-mask",
-                     json_pack("{s:s, s:s%, s:s}", "name", name, "initiator", mask,
-                               initiator_bytes(mask), "luns", *luns ? luns + 1 : ""),
-                     "%s: LUN mask %s", name, mask);
+            config_step(p, "lun-mask",
+                        json_pack("{s:s, s:s%, s:s}", "name", name, "initiator", mask,
+                                  initiator_bytes(mask), "luns", *luns ? luns + 1 : ""),
+                        "%s: LUN mask %s", name, mask);
     }
     json_array_foreach (now, i, item) {
         const char *mask = json_string_value(item);
 
         if (!masks_initiator(wanted, mask))
-            add_step(
+            config_step(
                 p, "lun-unmask",
                 json_pack("{s:s, s:s%}", "name", name, "initiator", mask, initiator_bytes(mask)),
                 "%s: no LUN mask for %.*s", name, (int)initiator_bytes(mask), mask);
     }
 }
 
-static void plan_redirect(struct plan *p, const char *name, const json_t *now, const json_t *wanted)
+static void plan_redirect(struct config_plan *p, const char *name, const json_t *now,
+                          const json_t *wanted)
 {
-    bool same = !strcmp(text_of(now, "to"), text_of(wanted, "to")) &&
+    bool same = !strcmp(config_text(now, "to"), config_text(wanted, "to")) &&
                 json_is_true(json_object_get(now, "permanently")) ==
                     json_is_true(json_object_get(wanted, "permanently"));
     json_t *args;
@@ -345,8 +339,9 @@ static void plan_redirect(struct plan *p, const char *name, const json_t *now, c
         return;
     args = wanted ? json_deep_copy(wanted) : json_object();
     json_object_set_new(args, "name", json_string(name));
-    add_step(p, "chain-redirect", args, wanted ? "%s: send logins to %s" : "%s: logins stay here%s",
-             name, text_of(wanted, "to"));
+    config_step(p, "chain-redirect", args,
+                wanted ? "%s: send logins to %s" : "%s: logins stay here%s", name,
+                config_text(wanted, "to"));
 }
 
 static void setting(json_t *list, const char *key, const json_t *value)
@@ -363,7 +358,7 @@ static void setting(json_t *list, const char *key, const json_t *value)
     json_array_append_new(list, json_string(text));
 }
 
-static void plan_settings(struct plan *p, const char *name, json_t *now, json_t *wanted)
+static void plan_settings(struct config_plan *p, const char *name, json_t *now, json_t *wanted)
 {
     json_t *list = json_array(), *value;
     const char *key;
@@ -379,51 +374,16 @@ static void plan_settings(struct plan *p, const char *name, json_t *now, json_t 
     }
     if (json_array_size(list)) {
         says = json_dumps(list, JSON_COMPACT);
-        add_step(p, "chain-set", json_pack("{s:s, s:O}", "name", name, "settings", list),
-                 "%s: settings %.300s", name, says ? says : "");
+        config_step(p, "chain-set", json_pack("{s:s, s:O}", "name", name, "settings", list),
+                    "%s: settings %.300s", name, says ? says : "");
         free(says);
     }
     json_decref(list);
 }
 
-/* Without zeros, with a group; NULL: no limits. */
-static json_t *whole_throttle(const char *name, const json_t *t)
+static int plan_changes(struct config_plan *p, const json_t *now, const json_t *wanted)
 {
-    json_t *j = json_deep_copy(t), *value;
-    const char *key;
-    void *tmp;
-
-    json_object_foreach_safe (j, tmp, key, value) {
-        if (json_is_integer(value) && !json_integer_value(value))
-            json_object_del(j, key);
-    }
-    if (j && !json_object_get(j, "group"))
-        json_object_set_new(j, "group", json_string(name));
-    if (json_object_size(j) > 1)
-        return j;
-    json_decref(j);
-    return NULL;
-}
-
-static void plan_throttle(struct plan *p, const char *name, const json_t *now, const json_t *wanted)
-{
-    json_t *has = whole_throttle(name, now), *args = whole_throttle(name, wanted);
-
-    if (has == args || (has && args && json_equal(has, args))) {
-        json_decref(args);
-    } else {
-        const char *says = args ? "set" : "no";
-
-        args = args ? args : json_object();
-        json_object_set_new(args, "device", json_string(name));
-        add_step(p, "block_set_io_throttle", args, "%s: %s limits", name, says);
-    }
-    json_decref(has);
-}
-
-static int plan_changes(struct plan *p, const json_t *now, const json_t *wanted)
-{
-    const char *name = text_of(wanted, "name");
+    const char *name = config_text(wanted, "name");
     const json_t *accounts = json_object_get(wanted, "accounts");
 
     plan_access(p, name, now, wanted);
@@ -432,12 +392,11 @@ static int plan_changes(struct plan *p, const json_t *now, const json_t *wanted)
         return -p->err->errnum;
     plan_redirect(p, name, json_object_get(now, "redirect"), json_object_get(wanted, "redirect"));
     plan_settings(p, name, json_object_get(now, "settings"), json_object_get(wanted, "settings"));
-    plan_throttle(p, name, json_object_get(now, "throttle"), json_object_get(wanted, "throttle"));
+    config_plan_limits(p, now, wanted);
     return 0;
 }
 
-/* ---- chains -----------------------------------------------------------------------------------
- */
+/* ---- chains ------------------------------------------------------------------------------- */
 
 /* What an export takes at its start, and what it is when it is not said; NULL: whatever it is. */
 static const struct fixed {
@@ -457,11 +416,11 @@ static const char *fixed_difference(const json_t *now, const json_t *wanted)
 
     if (pull != !json_object_get(wanted, "image"))
         return "image";
-    if (pull && strcmp(text_of(json_object_get(now, "now"), "kind"), "pull"))
+    if (pull && strcmp(config_text(json_object_get(now, "now"), "kind"), "pull"))
         return "pull";
     /* A live snapshot has put new layers above the image: that is how it goes. */
-    if (!pull && strcmp(text_of(now, "image"), text_of(wanted, "image")) &&
-        !has_text(layers, text_of(wanted, "image")))
+    if (!pull && strcmp(config_text(now, "image"), config_text(wanted, "image")) &&
+        !has_text(layers, config_text(wanted, "image")))
         return "image";
     for (size_t i = 0; i < (pull ? 1 : ARRAY_LEN(fixed)); i++) {
         const struct fixed *f = &fixed[i];
@@ -471,8 +430,8 @@ static const char *fixed_difference(const json_t *now, const json_t *wanted)
                                  : !want || json_equal(has, want);
 
         json_decref(otherwise);
-        if (!same &&
-            (strcmp(f->name, "format") || !strcmp(text_of(now, "image"), text_of(wanted, "image"))))
+        if (!same && (strcmp(f->name, "format") ||
+                      !strcmp(config_text(now, "image"), config_text(wanted, "image"))))
             return f->name;
     }
     return NULL;
@@ -499,14 +458,14 @@ static json_t *first_account(const json_t *wanted)
     return NULL;
 }
 
-static int plan_new(struct plan *p, const json_t *wanted)
+static int plan_new(struct config_plan *p, const json_t *wanted)
 {
     static const char *const access[] = {"name", "target", "allow", "mask", "portal-group", NULL};
     static const char *const image[] = {"image",         "format",    "writable",   "view", "cache",
                                         "probe-backing", "removable", "block-size", NULL};
     const json_t *pull = json_object_get(wanted, "pull"), *account = first_account(wanted);
     json_t *args = pull ? json_deep_copy(pull) : json_object(), *now;
-    const char *name = text_of(wanted, "name");
+    const char *name = config_text(wanted, "name");
     int ret;
 
     copy_members(args, wanted, access);
@@ -515,33 +474,34 @@ static int plan_new(struct plan *p, const json_t *wanted)
     if (account && !json_object_get(account, "secret-file")) {
         json_decref(args);
         return error_set(p->err, EINVAL, "chain %s: account '%.80s' needs a 'secret-file'", name,
-                         text_of(account, "user"));
+                         config_text(account, "user"));
     }
     if (account) {
         json_object_set(args, "user", json_object_get(account, "user"));
         json_object_set(args, "secret-file", json_object_get(account, "secret-file"));
     }
-    add_step(p, pull ? "chain-pull" : "chain-export", args, "%s: %s %s", name,
-             pull ? "pull" : "export", pull ? text_of(pull, "url") : text_of(wanted, "image"));
+    config_step(p, pull ? "chain-pull" : "chain-export", args, "%s: %s %s", name,
+                pull ? "pull" : "export",
+                pull ? config_text(pull, "url") : config_text(wanted, "image"));
     now = json_object(); /* as it is after that */
     copy_members(now, wanted, access);
     if (account)
         json_object_set_new(
             now, "accounts",
-            json_pack("[{s:s, s:b}]", "user", text_of(account, "user"), "just-given", 1));
+            json_pack("[{s:s, s:b}]", "user", config_text(account, "user"), "just-given", 1));
     ret = plan_changes(p, now, wanted);
     json_decref(now);
     return ret;
 }
 
-static json_t *remove_args(const struct plan *p, const char *name)
+static json_t *remove_args(const struct config_plan *p, const char *name)
 {
     return json_pack("{s:s, s:b}", "name", name, "force", p->opts->force);
 }
 
-static int plan_chain(struct plan *p, const json_t *now, const json_t *wanted)
+static int plan_chain(struct config_plan *p, const json_t *now, const json_t *wanted)
 {
-    const char *name = text_of(wanted, "name");
+    const char *name = config_text(wanted, "name");
     const char *differs = now ? fixed_difference(now, wanted) : NULL;
 
     if (!now)
@@ -553,32 +513,33 @@ static int plan_chain(struct plan *p, const json_t *now, const json_t *wanted)
                          "chain %s: its '%s' is another, which can't change while it is served: "
                          "--replace takes it down and serves it anew",
                          name, differs);
-    add_step(p, "chain-remove", remove_args(p, name), "%s: stop serving it, '%s' is another", name,
-             differs);
+    config_step(p, "chain-remove", remove_args(p, name), "%s: stop serving it, '%s' is another",
+                name, differs);
     return plan_new(p, wanted);
 }
 
-static void plan_surplus(struct plan *p, const json_t *now, const json_t *wanted)
+static void plan_surplus(struct config_plan *p, const json_t *now, const json_t *wanted)
 {
     const json_t *c;
     size_t i;
 
     json_array_foreach (now, i, c) {
-        const char *name = text_of(c, "name");
+        const char *name = config_text(c, "name");
 
         if (named(wanted, "name", name))
             continue;
         if (p->opts->prune)
-            add_step(p, "chain-remove", remove_args(p, name), "%s: stop serving it", name);
+            config_step(p, "chain-remove", remove_args(p, name), "%s: stop serving it", name);
         else
-            add_step(p, NULL, NULL, "%s stays, though the file does not have it (--prune)", name);
+            config_step(p, NULL, NULL, "%s stays, though the file does not have it (--prune)",
+                        name);
     }
 }
 
 int config_plan(const json_t *now, const json_t *wanted, const struct config_opts *opts,
                 json_t *steps, struct error *err)
 {
-    struct plan p = {.opts = opts, .steps = steps, .err = err};
+    struct config_plan p = {.opts = opts, .steps = steps, .err = err};
     const json_t *chains = json_object_get(wanted, "chains"), *c;
     const json_t *accounts = json_object_get(wanted, "discovery-accounts");
     size_t i;
@@ -590,7 +551,8 @@ int config_plan(const json_t *now, const json_t *wanted, const struct config_opt
     if (chains)
         plan_surplus(&p, json_object_get(now, "chains"), chains);
     json_array_foreach (chains, i, c) {
-        if (plan_chain(&p, named(json_object_get(now, "chains"), "name", text_of(c, "name")), c))
+        if (plan_chain(&p, named(json_object_get(now, "chains"), "name", config_text(c, "name")),
+                       c))
             return -err->errnum;
     }
     return 0;

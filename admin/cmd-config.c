@@ -81,10 +81,10 @@ static json_t *groups(const struct number_list *l)
     return list;
 }
 
-/* Zeros are no limit. */
-static json_t *throttle(const struct chain_record *rec)
+/* A record's text without its zeros, which are no limit. */
+static json_t *limits(const char *text)
 {
-    json_t *j = rec->throttle ? json_loads(rec->throttle, 0, NULL) : NULL, *value;
+    json_t *j = text ? json_loads(text, 0, NULL) : NULL, *value;
     const char *key;
     void *tmp;
 
@@ -93,6 +93,24 @@ static json_t *throttle(const struct chain_record *rec)
             json_object_del(j, key);
     }
     return j;
+}
+
+/* Of the layers: each with its "lun". */
+static json_t *lun_limits(const struct string_list *l)
+{
+    json_t *list = json_array();
+
+    for (unsigned i = 0; i < l->nr; i++) {
+        char *text;
+        unsigned long lun = strtoul(l->items[i], &text, 10);
+        json_t *j = *text == '=' ? limits(text + 1) : NULL;
+
+        if (!j)
+            continue;
+        json_put(j, "lun", json_integer((json_int_t)lun));
+        json_array_append_new(list, j);
+    }
+    return list;
 }
 
 /* A pull that still needs its source is asked for as a pull; after that it is a writable image. */
@@ -172,9 +190,10 @@ static json_t *chain_config(const struct chain *c)
     if (json_object_size(part))
         json_put(j, "settings", json_incref(part));
     json_decref(part);
-    part = throttle(rec);
+    part = limits(rec->throttle);
     if (part)
         json_put(j, "throttle", part);
+    put_list(j, "lun-throttle", lun_limits(&rec->lun_throttles));
     json_put(j, "now", json_pack("{s:s, s:o}", "kind", rec->kind, "layers", layer_files(c)));
     return j;
 }

@@ -80,7 +80,9 @@ libcli_a_SOURCES = \
 	admin/cli-client.c \
 	admin/cli-complete.c \
 	admin/cli-config-check.c \
+	admin/cli-config-limits.c \
 	admin/cli-config-plan.c \
+	admin/cli-config-plan.h \
 	admin/cli-config.c \
 	admin/cli-config.h \
 	admin/cli-image.c \

@@ -331,16 +331,15 @@ static int choose_group(struct chain *c, uint16_t lun, const char *given, char *
                         struct error *err)
 {
     struct limited_lun *l = find_limited(c, lun);
+    char own[GROUP_NAME_MAX + 1];
 
-    if (given && !(chain_name_ok(given) ||
-                   (strlen(given) <= GROUP_NAME_MAX && throttle_group_exists(given))))
+    snprintf(own, sizeof(own), lun ? "%s/%u" : "%s", c->rec->name, lun);
+    if (given && strcmp(given, own) && !chain_name_ok(given) &&
+        (strlen(given) > GROUP_NAME_MAX || !throttle_group_exists(given)))
         return error_set(err, EINVAL, "'%.80s' can't name a throttle group", given);
-    if (given || l)
-        snprintf(out, GROUP_NAME_MAX + 1, "%s", given ? given : throttle_group_name(l->member));
-    else if (lun)
-        snprintf(out, GROUP_NAME_MAX + 1, "%s/%u", c->rec->name, lun);
-    else
-        snprintf(out, GROUP_NAME_MAX + 1, "%s", c->rec->name);
+    if (!given)
+        given = l ? throttle_group_name(l->member) : own;
+    snprintf(out, GROUP_NAME_MAX + 1, "%s", given);
     return 0;
 }
 
