@@ -38,6 +38,8 @@ struct file_node {
     struct aio_writer writer;
     enum file_cache cache;
     bool direct, is_blkdev;
+    bool was_direct;              /* when the engine was told of it */
+    struct list_head reader_link; /* among those that only read; empty: not one */
     bool grown;  /* real_end was moved by us */
     bool sparse; /* a write may meet a hole */
     uint32_t offset_align, mem_align;
@@ -106,6 +108,10 @@ void file_submit_zeroes(struct blk_node *node, struct blk_req *req);
 void file_submit_discard(struct blk_node *node, struct blk_req *req);
 int co_file_trim_tail(struct file_node *f);
 int co_file_resize(struct blk_node *node, uint64_t size_bytes, struct error *err);
+
+/* file-shared.c: @f is open for reading alone; or is so no more. */
+void file_share(struct file_node *f);
+void file_unshare(struct file_node *f);
 
 /* file-io.c */
 void file_submit_read(struct blk_node *node, struct blk_req *req);

@@ -53,7 +53,7 @@ static void start_aio(struct file_op *op, void (*done)(struct aio_op *))
     struct blk_req *req = op->req;
 
     op->aio.fd = f->fd;
-    op->aio.file_slot = f->aio_slot;
+    op->aio.file_slot = f->was_direct ? 0 : f->aio_slot;
     op->aio.writer = &f->writer;
     op->aio.write = req->verb == BLK_WRITE;
     op->aio.direct = f->direct;
@@ -126,9 +126,9 @@ static int co_aio(struct file_node *f, bool write, uint64_t offset, void *buf, u
         .aio =
             {
                 .fd = f->fd,
-                .file_slot = f->aio_slot,
+                .file_slot = f->was_direct ? 0 : f->aio_slot,
                 .write = write,
-                .direct = true,
+                .direct = f->direct,
                 .nowait = aio_nowait(f, write),
                 .align_bytes = f->offset_align,
                 .iov = &iov,

@@ -290,6 +290,7 @@ int co_file_open(const char *path, const struct file_opts *opts, struct blk_node
     list_init(&f->grow_waiters);
     list_init(&f->flush_now);
     list_init(&f->flush_next);
+    list_init(&f->reader_link);
     n->filename = strdup(path);
     ret = n->filename ? co_work(open_on_helper, &j)
                       : error_set(err, ENOMEM, "opening '%s': out of memory", path);
@@ -301,6 +302,8 @@ int co_file_open(const char *path, const struct file_opts *opts, struct blk_node
     n->read_only = !opts->writable;
     n->size_bytes = f->real_end;
     take_engine_fd(f, j.engine_fd);
+    if (n->read_only)
+        file_share(f);
     *node = n;
     return 0;
 }
@@ -380,6 +383,7 @@ static int co_file_reopen(struct blk_node *node, bool writable, struct error *er
         f->aio_slot = 0;
         take_engine_fd(f, r->open.engine_fd);
         f->direct = fresh->direct;
+        f->was_direct = false;
         f->sparse = fresh->sparse;
         f->grown = false;
         f->offset_align = fresh->offset_align;
@@ -388,6 +392,9 @@ static int co_file_reopen(struct blk_node *node, bool writable, struct error *er
         f->identity = fresh->identity;
         f->known.nr = 0;
         node->read_only = !writable;
+        file_unshare(f);
+        if (!writable)
+            file_share(f);
     }
     co_work(close_on_helper, fresh);
     free(r);
@@ -414,6 +421,7 @@ static void co_file_close(struct blk_node *node)
 
     assert(list_empty(&f->changes) && !f->growing && !f->flushing);
     aio_del_file(f->aio_slot);
+    file_unshare(f);
     if (!node->read_only)
         ret = co_file_trim_tail(f);
     if (!ret)

@@ -26,6 +26,7 @@ liblun_a_SOURCES = \
 	lun-backends/file-io.c \
 	lun-backends/file-lock.c \
 	lun-backends/file-range.c \
+	lun-backends/file-shared.c \
 	lun-backends/file-space.c \
 	lun-backends/file-status.c \
 	lun-backends/file.c \

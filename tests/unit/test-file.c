@@ -533,6 +533,57 @@ TEST(file, read_only_is_read_only)
     run_both(co_read_only);
 }
 
+/* A reader that comes while another one's unaligned reads, which take several steps, are under way.
+ */
+struct early_read {
+    struct blk_node *node;
+    uint8_t *buf;
+    int result;
+    bool done;
+};
+
+static void co_early_read(void *arg)
+{
+    struct early_read *r = arg;
+
+    r->result = co_blk_read(r->node, 1, r->buf, MODEL_BYTES - 1, 0);
+    r->done = true;
+}
+
+static void co_shared(struct test *t)
+{
+    uint8_t *want = malloc(MODEL_BYTES), *got = malloc(MODEL_BYTES);
+    struct blk_node *first, *second, *writer;
+    struct early_read early = {.buf = got};
+
+    for (unsigned i = 0; i < MODEL_BYTES; i++)
+        want[i] = (uint8_t)(i * 7 + i / 4096);
+    make_file(path_of("shared"), want, MODEL_BYTES);
+    early.node = first = co_open(t, path_of("shared"), false, false);
+    co_spawn(co_early_read, &early);
+    second = co_open(t, path_of("shared"), false, false);
+    CHECK(first && second);
+    CHECK(!file_node_is_direct(first) && !file_node_is_direct(second));
+    while (!early.done)
+        co_pause();
+    CHECK_EQ(early.result, 0);
+    CHECK(!memcmp(got, want + 1, MODEL_BYTES - 1));
+    CHECK_EQ(co_blk_read(first, 4097, got, 100000, 0), 0);
+    CHECK(!memcmp(got, want + 4097, 100000));
+    co_blk_node_unref(first);
+    co_blk_node_unref(second);
+    writer = co_open(t, path_of("shared"), true, false);
+    CHECK(writer && file_node_is_direct(writer) == (t->cache == FILE_CACHE_NONE));
+    co_blk_node_unref(writer);
+    free(want);
+    free(got);
+}
+
+TEST(file, what_several_read_goes_through_the_page_cache)
+{
+    run_both(co_shared);
+}
+
 TEST(file, engines_can_be_chosen)
 {
     struct error err = ERROR_INIT;
