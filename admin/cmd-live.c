@@ -415,7 +415,47 @@ static json_t *run_drop_layer(struct daemon *d, const json_t *args, struct error
     return co_info_and_release(c);
 }
 
-/* ---- settings --------------------------------------------------------------------------------- */
+static const char *const backing_formats[] = {"qcow2", "raw", NULL};
+
+static const struct cmd_arg switch_args[] = {
+    {.name = "name", .type = ARG_STRING},
+    {.name = "file", .type = ARG_STRING},
+    {.name = "layer", .type = ARG_STRING, .optional = true},
+    {.name = "format", .type = ARG_STRING, .optional = true, .choices = backing_formats},
+    {.name = NULL},
+};
+
+static int co_switch_backing(struct chain *c, const json_t *args, struct error *err)
+{
+    const char *layer = arg_string(args, "layer");
+    int i, ret = chain_check_idle(c, err);
+
+    if (ret)
+        return ret;
+    i = layer ? chain_find_layer(c, layer, err) : (int)c->nr_layers - 1;
+    return i < 0 ? -err->errnum
+                 : co_chain_switch_backing(c, (unsigned)i, arg_string(args, "file"),
+                                           arg_string(args, "format"), err);
+}
+
+static json_t *run_switch_backing(struct daemon *d, const json_t *args, struct error *err)
+{
+    struct chain *c;
+
+    if (check_absolute("file", arg_string(args, "file"), err))
+        return NULL;
+    c = chain_lookup(d, arg_string(args, "name"), err);
+    if (!c || chain_claim(c, "a backing is being switched", err))
+        return NULL;
+    if (co_switch_backing(c, args, err)) {
+        chain_release(c);
+        return NULL;
+    }
+    return co_info_and_release(c);
+}
+
+/* ---- settings ---------------------------------------------------------------------------------
+ */
 
 static const struct cmd_arg chain_set_args[] = {
     {.name = "name", .type = ARG_STRING},
@@ -446,8 +486,10 @@ const struct command live_commands[] = {
      run_transaction},
     {"chain-drop-layer", "takes a layer out of a chain in use that nothing above needs", drop_args,
      run_drop_layer},
-    {"chain-set", "changes settings of a chain in use, and keeps them in its image",
-     chain_set_args, run_chain_set},
+    {"chain-switch-backing", "puts a layer in use over another backing that reads the same",
+     switch_args, run_switch_backing},
+    {"chain-set", "changes settings of a chain in use, and keeps them in its image", chain_set_args,
+     run_chain_set},
     {"block-commit", "starts merging layers into one below", block_commit_args, run_block_commit},
     {"block_resize", "gives a disk in use another size", resize_args, run_resize},
     {"change-backing-file", "writes another name of its backing file into an image",

@@ -303,6 +303,24 @@ static void tell_dropped(const struct chain *c, const struct layer *l)
                          json_text(l->filename), "uuid", uuid, "target", c->rec->target));
 }
 
+static bool has_file(const struct chain *c, const char *filename)
+{
+    for (unsigned i = 0; i < c->nr_layers; i++)
+        if (!strcmp(c->layers[i].filename, filename))
+            return true;
+    return false;
+}
+
+void co_chain_let_go(struct chain *c, struct layer *gone, unsigned n)
+{
+    while (n-- > 0) {
+        co_blk_node_unref(gone[n].node);
+        if (!has_file(c, gone[n].filename))
+            tell_dropped(c, &gone[n]);
+        free(gone[n].filename);
+    }
+}
+
 void co_chain_drop_layers(struct chain *c, unsigned first, unsigned n)
 {
     struct layer *gone = calloc(n, sizeof(*gone));
@@ -316,11 +334,8 @@ void co_chain_drop_layers(struct chain *c, unsigned first, unsigned n)
     memmove(&c->layers[first], &c->layers[first + n],
             (c->nr_layers - first - n) * sizeof(*c->layers));
     c->nr_layers -= n;
-    for (unsigned i = n; gone && i-- > 0;) {
-        co_blk_node_unref(gone[i].node);
-        tell_dropped(c, &gone[i]);
-        free(gone[i].filename);
-    }
+    if (gone)
+        co_chain_let_go(c, gone, n);
     free(gone);
 }
 

@@ -33,6 +33,12 @@ int co_chain_resize(struct chain *c, uint64_t size_bytes, bool shrink, struct er
 /* Another name, in the image of layer @i, for the file that is its backing. */
 int co_chain_rename_backing(struct chain *c, unsigned i, const char *name, struct error *err);
 
+/* ---- live-backing.c ---- */
+/* Below layer @i come @file and its own backings, which have to read the same; @format NULL: as it
+ * looks. */
+int co_chain_switch_backing(struct chain *c, unsigned i, const char *file, const char *format,
+                            struct error *err);
+
 /* ---- live-commit.c ---- */
 struct commit_order {
     unsigned top, base;       /* layers; top > base */
@@ -61,6 +67,9 @@ int chain_check_other_chains(const struct chain *c, const struct layer *l, struc
 int chain_check_lun(const struct chain *c, uint16_t number, struct error *err);
 /* Layers are out of use: off the chain in memory, closed, told of. */
 void co_chain_drop_layers(struct chain *c, unsigned first, unsigned n);
+/* The same of @gone, which are not in its array any more; only those are told of whose files it has
+ * not. The array stays the caller's. */
+void co_chain_let_go(struct chain *c, struct layer *gone, unsigned n);
 /* The record as @s says, on disk, and @s as the record was; on failure both as they were. */
 int co_state_save_shape(struct chain *c, struct layer_shape *s, struct error *err);
 /* The layer's file was changed by us, or is known to be as it is: what its UUID names, now and at

@@ -39,6 +39,7 @@ libadmin_a_SOURCES = \
 	admin/json-util.c \
 	admin/json-util.h \
 	admin/layers.c \
+	admin/live-backing.c \
 	admin/live-commit.c \
 	admin/live-drop.c \
 	admin/live-stream.c \

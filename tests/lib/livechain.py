@@ -4,7 +4,7 @@ are over. Operations raise QmpError when they are refused."""
 import os
 
 from chains import describe, make_chain
-from cowtest import MIB, identical, no_backing, qemu_img
+from cowtest import MIB, QmpError, identical, no_backing, qemu_img
 
 IQN = "iqn.2026-11.com.example:"
 
@@ -110,3 +110,12 @@ def judge_files(j, disk, chain, expected, leaks=False):
 def check(path):
     p = qemu_img("check", no_backing(path), check=False)
     return p.returncode, f"{path}: {p.stdout}{p.stderr}"
+
+
+def refused(j, what, cls, fn, words=()):
+    try:
+        fn()
+    except QmpError as e:
+        j.check(e.cls == cls and all(w in e.desc for w in words), f"{what}: {cls}", e)
+        return
+    j.not_ok(f"{what}: {cls}", "it was done")
