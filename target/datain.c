@@ -132,8 +132,6 @@ void task_send_response(struct task *t)
     uint32_t sense_bytes = fill_sense(t, &status);
     bool has_data = t->last_buf && cmd->last_in_len && cmd->dir_read && !t->failure;
 
-    if (!cmd->dir_read && !cmd->dir_write)
-        r = (struct pdu_residual){0};
     if (has_data && status == SCSI_GOOD && !sense_bytes) {
         fill_data_in(t, &t->rsp_op, t->last_buf, cmd->last_in_offset, cmd->last_in_len);
         pdu_data_in_status(t->rsp_op.bhs, status, r);

@@ -18,6 +18,7 @@ libtarget_a_SOURCES = \
 	target/lba-status.c \
 	target/log-pages.c \
 	target/login.c \
+	target/lun-address.c \
 	target/lun-range.c \
 	target/lun.c \
 	target/lun.h \

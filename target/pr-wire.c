@@ -14,7 +14,8 @@
 #define PROTO_ISCSI      5
 #define TID_HDR_BYTES    4
 #define TID_MIN_BYTES    24
-#define TID_WITH_ISID    1 /* FORMAT CODE */
+#define TID_OF_DEVICE    0 /* FORMAT CODE */
+#define TID_WITH_ISID    1
 #define ISID_SEPARATOR   ",i,0x"
 #define ISID_HEX_DIGITS  12
 #define FULL_DESC_BYTES  24
@@ -42,15 +43,17 @@ static bool parse_isid(const char *hex, uint8_t isid[6])
     return true;
 }
 
-/* Returns the TransportID's bytes, 0 if it is none of ours. A port is meant, so it has an ISID. */
-static uint32_t parse_transport_id(const uint8_t *b, uint32_t room, struct pr_port *port)
+/* Returns the TransportID's bytes, 0 if it is none of ours. *@whole_device: it has no ISID. */
+static uint32_t parse_transport_id(const uint8_t *b, uint32_t room, struct pr_port *port,
+                                   bool *whole_device)
 {
     char text[ISCSI_NAME_MAX + sizeof(ISID_SEPARATOR) + ISID_HEX_DIGITS];
     uint32_t len;
     char *sep;
 
-    if (room < TID_MIN_BYTES || b[0] != (TID_WITH_ISID << 6 | PROTO_ISCSI))
+    if (room < TID_MIN_BYTES || (b[0] & 0x3f) != PROTO_ISCSI || b[0] >> 6 > TID_WITH_ISID)
         return 0;
+    *whole_device = b[0] >> 6 == TID_OF_DEVICE;
     len = TID_HDR_BYTES + get_be16(b + 2);
     if (len > room || len < TID_MIN_BYTES || len % 4 ||
         !memchr(b + TID_HDR_BYTES, 0, len - TID_HDR_BYTES))
@@ -58,12 +61,15 @@ static uint32_t parse_transport_id(const uint8_t *b, uint32_t room, struct pr_po
     if ((size_t)snprintf(text, sizeof(text), "%s", (const char *)b + TID_HDR_BYTES) >= sizeof(text))
         return 0;
     sep = strstr(text, ISID_SEPARATOR);
-    if (!sep || sep == text || sep - text > ISCSI_NAME_MAX)
+    if (!sep == !*whole_device)
         return 0;
-    if (!parse_isid(sep + strlen(ISID_SEPARATOR), port->isid))
+    memset(port, 0, sizeof(*port));
+    if (sep && !parse_isid(sep + strlen(ISID_SEPARATOR), port->isid))
         return 0;
-    *sep = '\0';
-    memset(port->name, 0, sizeof(port->name));
+    if (sep)
+        *sep = '\0';
+    if (!*text || strlen(text) > ISCSI_NAME_MAX)
+        return 0;
     memcpy(port->name, text, strlen(text));
     return len;
 }
@@ -90,14 +96,17 @@ static enum pr_parse parse_spec_i_pt(const uint8_t *list, uint32_t len, struct p
 
     if (len < SPEC_LIST_OFFSET || get_be32(list + 24) != len - SPEC_LIST_OFFSET)
         return PR_BAD_LENGTH;
+    rq->spec_i_pt = true;
     for (; at < len; at += n) {
+        bool whole_device;
+
         *field = (uint16_t)at;
         if (rq->nr_others == PR_MAX_OTHER_PORTS)
             return PR_BAD_FIELD;
-        n = parse_transport_id(list + at, len - at, &others[rq->nr_others]);
+        n = parse_transport_id(list + at, len - at, &others[rq->nr_others], &whole_device);
         if (!n)
             return PR_BAD_FIELD;
-        rq->nr_others++;
+        rq->whole_devices |= (uint32_t)whole_device << rq->nr_others++;
     }
     return PR_PARSED;
 }
@@ -123,13 +132,16 @@ static enum pr_parse parse_basic(const uint8_t *list, uint32_t len, struct pr_re
 static enum pr_parse parse_move(const uint8_t *list, uint32_t len, struct pr_request *rq,
                                 struct pr_port *others, uint16_t *field)
 {
+    bool whole_device = false;
+
     rq->unregister = list[17] & 0x02;
     rq->aptpl = list[17] & 0x01;
     if (get_be32(list + 20) != len - MOVE_TID_OFFSET)
         return PR_BAD_LENGTH;
     *field = MOVE_TID_OFFSET;
-    if (parse_transport_id(list + MOVE_TID_OFFSET, len - MOVE_TID_OFFSET, others) !=
-        len - MOVE_TID_OFFSET)
+    if (parse_transport_id(list + MOVE_TID_OFFSET, len - MOVE_TID_OFFSET, others, &whole_device) !=
+            len - MOVE_TID_OFFSET ||
+        whole_device) /* 6.14.4: to one port */
         return PR_BAD_FIELD;
     others->rel_port = get_be16(list + 18);
     rq->nr_others = 1;
@@ -140,6 +152,8 @@ enum pr_parse pr_parse_out(const uint8_t *list, uint32_t len, struct pr_request 
                            struct pr_port *others, uint16_t *field)
 {
     rq->nr_others = 0;
+    rq->spec_i_pt = false;
+    rq->whole_devices = 0;
     rq->others = others;
     *field = 0;
     if (len < PR_OUT_BYTES)
@@ -183,8 +197,8 @@ size_t pr_put_reservation(const struct pr *pr, uint8_t *b)
 size_t pr_put_capabilities(const struct pr *pr, uint8_t *b, bool can_save)
 {
     put_be16(b, 8);
-    b[2] = 0x08 | 0x04; /* SIP_C, ATP_C; RESERVE and RELEASE are not handled compatibly */
-    b[3] = 0x80;        /* TMV; ALLOW COMMANDS: nothing told */
+    b[2] = 0x10 | 0x08 | 0x04; /* CRH, SIP_C, ATP_C */
+    b[3] = 0x80;               /* TMV; ALLOW COMMANDS: nothing told */
     if (can_save)
         b[2] |= 0x01; /* PTPL_C */
     if (pr->aptpl)

@@ -83,6 +83,14 @@ bool pr_is_holder(const struct pr *pr, const struct pr_registration *reg)
     return pr->type && (pr_all_registrants(pr) || reg->holder);
 }
 
+bool pr_takes_reserve(const struct pr *pr, const char *name, const uint8_t isid[6],
+                      uint16_t rel_port)
+{
+    const struct pr_registration *reg = pr_find(pr, name, isid, rel_port);
+
+    return reg && pr->type && (pr_is_holder(pr, reg) || is_registrants_only(pr->type));
+}
+
 /* SPC-4 table 66: by type, and by whether the port holds the reservation or is registered. */
 bool pr_forbids(const struct pr *pr, const char *name, const uint8_t isid[6], uint16_t rel_port,
                 bool write)
@@ -232,7 +240,9 @@ static enum pr_result do_register(struct pr *pr, const struct pr_request *rq,
 
     if (rq->action == PR_REGISTER && rq->key != (self ? self->key : 0))
         return PR_CONFLICT;
-    if (rq->nr_others && (self || !rq->action_key))
+    if (!self && !rq->action_key && !rq->all_ports)
+        return PR_OK; /* nothing is to be done, whatever else is asked */
+    if (rq->spec_i_pt && (self || !rq->action_key))
         return PR_BAD_PORT;
     pr->aptpl = rq->aptpl;
     res = register_one(pr, rq, &rq->from, ch);
@@ -326,6 +336,8 @@ static enum pr_result do_preempt(struct pr *pr, const struct pr_request *rq,
             pr->type = PR_NONE;
         return PR_OK;
     }
+    if (!pr_type_valid(rq->type)) /* only a new reservation needs one */
+        return PR_BAD_TYPE;
     remove_by_key(pr, rq, shared, true, ch);
     set_reservation(pr, find(pr, &rq->from), rq->type);
     if (old_type != rq->type)
@@ -341,6 +353,8 @@ static enum pr_result do_move(struct pr *pr, const struct pr_request *rq,
     uint8_t type = pr->type;
     struct pr_registration *dest;
 
+    if (!type)
+        return PR_NOTHING_TO_MOVE;
     if (!pr_is_holder(pr, self) || pr_all_registrants(pr))
         return PR_CONFLICT;
     if (!rq->action_key)

@@ -63,14 +63,16 @@ struct pr {
 
 struct pr_request {
     enum pr_action action;
-    uint8_t type;
+    uint8_t type; /* PR_NONE: what was named is none */
     uint64_t key, action_key;
     bool aptpl, unregister;
     bool all_ports; /* ALL_TG_PT */
+    bool spec_i_pt;
     struct pr_port from;
     const struct pr_port *others; /* SPEC_I_PT: register these too, at @from's target port or, with
                                    * all_ports, at each; REGISTER AND MOVE: to this */
     unsigned nr_others;
+    uint32_t whole_devices; /* bits: others that are given without an ISID (pr_parse_out) */
     const uint16_t *ports; /* of the target, for all_ports */
     unsigned nr_ports;
 };
@@ -81,6 +83,8 @@ enum pr_result {
     PR_BAD_RELEASE, /* INVALID RELEASE OF PERSISTENT RESERVATION */
     PR_BAD_KEY,     /* SERVICE ACTION RESERVATION KEY can't be that */
     PR_BAD_PORT,    /* a TransportID can't be that */
+    PR_BAD_TYPE,    /* SCOPE or TYPE are none that there are */
+    PR_NOTHING_TO_MOVE,
     PR_NO_ROOM,
 };
 
@@ -106,6 +110,9 @@ const struct pr_registration *pr_find(const struct pr *pr, const char *name, con
                                       uint16_t rel_port);
 bool pr_is_holder(const struct pr *pr, const struct pr_registration *reg);
 bool pr_all_registrants(const struct pr *pr);
+/* SPC-4 5.12.3: RESERVE and RELEASE of this nexus are GOOD, and change nothing. */
+bool pr_takes_reserve(const struct pr *pr, const char *name, const uint8_t isid[6],
+                      uint16_t rel_port);
 
 /* True if the reservation forbids this nexus to read (@write: to change) the medium. */
 bool pr_forbids(const struct pr *pr, const char *name, const uint8_t isid[6], uint16_t rel_port,

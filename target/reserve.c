@@ -85,8 +85,9 @@ bool lun_reserved_against(const struct lun *lun, const struct scsi_cmd *cmd)
         return true;
     if (lun->reserved_by && lun->reserved_by != cmd->nexus)
         return class != RESV_ALLOWED;
-    if (lun->pr.nr && cmd->op->flags & OPF_RESERVE) /* SPC-4 5.12.1, CRH 0 */
-        return true;
+    if (lun->pr.nr && cmd->op->flags & OPF_RESERVE)
+        return !pr_takes_reserve(&lun->pr, cmd->nexus->initiator, cmd->nexus->isid,
+                                 cmd->nexus->rel_port);
     return class >= RESV_READ && lun->pr.type &&
            pr_forbids(&lun->pr, cmd->nexus->initiator, cmd->nexus->isid, cmd->nexus->rel_port,
                       class == RESV_WRITE);
@@ -114,7 +115,8 @@ void spc_reserve(struct scsi_cmd *cmd)
 {
     if (!plain(cmd))
         return;
-    cmd->lun->reserved_by = cmd->nexus;
+    if (!cmd->lun->pr.nr) /* SPC-4 5.12.3: what is reserved persistently is reserved enough */
+        cmd->lun->reserved_by = cmd->nexus;
     cmd_good(cmd);
 }
 
@@ -182,11 +184,17 @@ static bool of_preempted(const struct pr_job *job, const struct nexus *n)
     return false;
 }
 
-/* Those that came later are not its business. */
+/* Commands that came later are not its business. SPC-4 6.15: who is preempted prevents nothing. */
 static void abort_preempted(const struct pr_job *job)
 {
+    const struct lun *lun = job->cmd->lun;
     struct scsi_cmd *cmd;
+    struct nexus *n;
 
+    list_for_each_entry (n, &lun->target->nexuses, link) {
+        if (of_preempted(job, n))
+            nexus_prevent_removal(n, lun->number, false);
+    }
     list_for_each_entry (cmd, &job->cmd->lun->commands, link) {
         if (cmd == job->cmd || !of_preempted(job, cmd->nexus))
             continue;
@@ -269,6 +277,12 @@ static void fail_result(struct scsi_cmd *cmd, enum pr_result res)
     case PR_BAD_PORT:
         cmd_fail_param_field(cmd, PR_OUT_BYTES);
         break;
+    case PR_BAD_TYPE:
+        cmd_fail_cdb_field(cmd, 2, 7);
+        break;
+    case PR_NOTHING_TO_MOVE:
+        cmd_fail_cdb_field(cmd, 1, 4);
+        break;
     case PR_NO_ROOM:
         cmd_fail(cmd, SENSE_NO_REGISTRATION_ROOM);
         break;
@@ -325,18 +339,84 @@ static void co_pr_out(void *arg)
     lun_unpin(lun);
 }
 
+/* SCOPE 0, the logical unit, and a TYPE that there is. */
+static bool names_reservation(const struct scsi_cmd *cmd)
+{
+    return pr_type_valid(cmd->cdb[2]);
+}
+
 static void fill_request(struct pr_job *job)
 {
     const struct scsi_cmd *cmd = job->cmd;
     struct pr_request *rq = &job->rq;
 
     rq->action = (enum pr_action)(cmd->cdb[1] & 0x1f);
-    rq->type = cmd->cdb[2] & 0x0f;
+    rq->type = names_reservation(cmd) ? cmd->cdb[2] : PR_NONE;
     memcpy(rq->from.isid, cmd->nexus->isid, 6);
     strcpy(rq->from.name, cmd->nexus->initiator); /* checked at login: ISCSI_NAME_MAX */
     rq->from.rel_port = cmd->nexus->rel_port;
     rq->ports = job->ports;
     rq->nr_ports = target_ports(cmd->nexus->target, cmd->nexus, job->ports);
+}
+
+/* False: there is no room. */
+static bool add_other(struct pr_job *job, const char *name, const uint8_t isid[6])
+{
+    struct pr_port *port = &job->others[job->rq.nr_others];
+
+    if (job->rq.nr_others == PR_MAX_OTHER_PORTS)
+        return false;
+    job->rq.nr_others++;
+    *port = (struct pr_port){0};
+    strcpy(port->name, name);
+    memcpy(port->isid, isid, 6);
+    return true;
+}
+
+/* The sender is one of its device's ports, and a port may be here by several target ports. */
+static bool is_named(const struct pr_job *job, unsigned from, const struct nexus *n)
+{
+    if (!strcmp(n->initiator, job->rq.from.name) && !memcmp(n->isid, job->rq.from.isid, 6))
+        return true;
+    for (unsigned i = from; i < job->rq.nr_others; i++) {
+        if (!memcmp(job->others[i].isid, n->isid, 6))
+            return true;
+    }
+    return false;
+}
+
+static bool add_ports_of(struct pr_job *job, const char *name)
+{
+    unsigned before = job->rq.nr_others;
+    const struct nexus *n;
+
+    list_for_each_entry (n, &job->cmd->nexus->target->nexuses, link) {
+        if (!strcmp(n->initiator, name) && !is_named(job, before, n) &&
+            !add_other(job, name, n->isid))
+            return false;
+    }
+    return job->rq.nr_others > before;
+}
+
+/* SPC-4 7.6.4.6: a name without an ISID is each initiator port of it that we know. False: there is
+ * none, or there are too many. */
+static bool expand_devices(struct pr_job *job)
+{
+    struct pr_port given[PR_MAX_OTHER_PORTS];
+    unsigned nr = job->rq.nr_others;
+    bool fits = true;
+
+    if (!job->rq.whole_devices)
+        return true;
+    memcpy(given, job->others, nr * sizeof(given[0]));
+    job->rq.nr_others = 0;
+    for (unsigned i = 0; i < nr && fits; i++) {
+        if (job->rq.whole_devices >> i & 1)
+            fits = add_ports_of(job, given[i].name);
+        else
+            fits = add_other(job, given[i].name, given[i].isid);
+    }
+    return fits;
 }
 
 static void pr_out_with_list(struct scsi_cmd *cmd)
@@ -362,6 +442,10 @@ static void pr_out_with_list(struct scsi_cmd *cmd)
     case PR_PARSED:
         break;
     }
+    if (!expand_devices(job)) {
+        cmd_fail_param_field(cmd, PR_OUT_BYTES);
+        return;
+    }
     if (job->rq.action == PR_REGISTER_AND_MOVE &&
         !target_has_port(cmd->nexus->target, cmd->nexus, job->others[0].rel_port)) {
         cmd_fail_param_field(cmd, 18);
@@ -384,10 +468,9 @@ void spc_pr_out(struct scsi_cmd *cmd)
 {
     uint64_t len = cdb_get(cmd->cdb, cmd->op->len);
     enum pr_action action = (enum pr_action)(cmd->cdb[1] & 0x1f);
-    bool reserves = action == PR_RESERVE || action == PR_RELEASE || action == PR_PREEMPT ||
-                    action == PR_PREEMPT_AND_ABORT;
+    bool reserves = action == PR_RESERVE || action == PR_RELEASE;
 
-    if (reserves && (cmd->cdb[2] >> 4 || !pr_type_valid(cmd->cdb[2] & 0x0f))) {
+    if (reserves && !names_reservation(cmd)) {
         cmd_fail_cdb_field(cmd, 2, cmd->cdb[2] >> 4 ? 7 : 3);
         return;
     }

@@ -299,14 +299,18 @@ void sbc_verify(struct scsi_cmd *cmd)
 }
 
 /*
- * Reads what one command may move, to warm whatever caches are below; GOOD, not CONDITION MET:
- * nothing here knows that it will still be there.
+ * Reads, to warm whatever caches are below; GOOD, not CONDITION MET: nothing here knows that it
+ * will still be there.
  */
 void sbc_prefetch(struct scsi_cmd *cmd)
 {
-    if (!cmd->nr_blocks) /* up to the end */
-        cmd->nr_blocks = cmd->lun->capacity_blocks - cmd->lba;
-    cmd->nr_blocks = MIN_OF(cmd->nr_blocks, (uint64_t)LUN_MAX_TRANSFER_BLOCKS);
+    if (cmd->nr_blocks > LUN_MAX_TRANSFER_BLOCKS) { /* MAXIMUM PREFETCH LENGTH */
+        cmd_fail_cdb_field(cmd, cmd->op->len.at, -1);
+        return;
+    }
+    if (!cmd->nr_blocks) /* up to the end, or as much of it as one command may */
+        cmd->nr_blocks =
+            MIN_OF(cmd->lun->capacity_blocks - cmd->lba, (uint64_t)LUN_MAX_TRANSFER_BLOCKS);
     if (cmd->nr_blocks)
         verify_read(cmd);
     else
@@ -340,7 +344,7 @@ static void load_or_eject(struct scsi_cmd *cmd)
         cmd_fail_cdb_field(cmd, 4, 1);
         return;
     }
-    if (removal_prevented(lun->target, lun->number)) {
+    if (eject && removal_prevented(lun->target, lun->number)) {
         cmd_fail(cmd, SENSE_REMOVAL_PREVENTED);
         return;
     }

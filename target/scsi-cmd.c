@@ -12,33 +12,6 @@
 #include "target/nexus.h"
 #include "util/size.h"
 
-int scsi_lun_decode(const uint8_t field[8], uint16_t *number)
-{
-    static const uint8_t zeros[6];
-
-    if (memcmp(field + 2, zeros, sizeof(zeros)))
-        return -EINVAL; /* one level only */
-    switch (field[0] >> 6) {
-    case 0: /* peripheral device, bus 0 */
-        if (field[0])
-            return -EINVAL;
-        *number = field[1];
-        return 0;
-    case 1: /* flat space */
-        *number = (uint16_t)((field[0] & 0x3f) << 8 | field[1]);
-        return 0;
-    default:
-        return -EINVAL;
-    }
-}
-
-void scsi_lun_encode(uint16_t number, uint8_t field[8])
-{
-    memset(field, 0, 8);
-    field[0] = number > 255 ? (uint8_t)(0x40 | number >> 8) : 0;
-    field[1] = (uint8_t)number;
-}
-
 uint32_t cmd_expected_bytes(const struct scsi_cmd *cmd)
 {
     if (!cmd->op)
@@ -50,6 +23,15 @@ uint32_t cmd_expected_bytes(const struct scsi_cmd *cmd)
 
 /* ---- the end ------------------------------------------------------------------------ */
 
+/* Of an initiator that announced the other direction nothing is taken, and to it nothing given. */
+static bool goes_as_announced(const struct scsi_cmd *cmd)
+{
+    if (!cmd->op || (!cmd->dir_read && !cmd->dir_write))
+        return true;
+    return !(cmd->op->dir == DIR_IN && !cmd->dir_read) &&
+           !(cmd->op->dir == DIR_OUT && !cmd->dir_write);
+}
+
 /* The one place where a command leaves SCSI: it owns nothing of ours after this. */
 static void finish(struct scsi_cmd *cmd)
 {
@@ -60,6 +42,8 @@ static void finish(struct scsi_cmd *cmd)
     free(cmd->priv);
     cmd->priv = NULL;
     cmd->aborted = cmd->abort_requested;
+    if (!goes_as_announced(cmd))
+        cmd->transfer_bytes = 0;
     if (cmd->aborted && cmd->last_in) {
         bufpool_put(bufpool_main(), cmd->last_in, cmd->last_in_alloc);
         cmd->last_in = NULL;
@@ -431,7 +415,7 @@ static bool passes_checks(struct scsi_cmd *cmd)
         cmd_conflict(cmd);
         return false;
     }
-    if (op->flags & OPF_READY && !is_ready(cmd))
+    if (op->flags & OPF_READY && cmd->lun && !is_ready(cmd))
         return false;
     if (op->flags & OPF_WRITE && !lun_writes_allowed(cmd->lun)) {
         cmd_fail(cmd, cmd->lun->writable ? SENSE_SOFTWARE_PROTECTED : SENSE_WRITE_PROTECTED);
@@ -496,6 +480,7 @@ static void init_own_fields(struct scsi_cmd *cmd)
     cmd->lock.exclusive = true;
     cmd->lock.go = lock_free;
     cmd->lun = NULL;
+    cmd->to_wlun = scsi_lun_is_report_luns(cmd->lun_field);
     if (!scsi_lun_decode(cmd->lun_field, &number))
         cmd->lun = nexus_find_lun(cmd->nexus, number);
     cmd->op = NULL;
@@ -518,6 +503,8 @@ static const struct scsi_opcode *find_op(const struct scsi_cmd *cmd, bool *bad_s
         *bad_sa = false;
         return NULL;
     }
+    if (cmd->to_wlun)
+        return op && op->flags & OPF_WLUN ? op : NULL;
     return op && scsi_opcode_on_lun(op, cmd->lun) ? op : NULL;
 }
 
@@ -529,6 +516,11 @@ static void cmd_fail_bad_sa(struct scsi_cmd *cmd)
         cmd_fail_cdb_field(cmd, 1, 4);
 }
 
+bool cmd_take_ua(struct scsi_cmd *cmd, enum ua_kind *ua)
+{
+    return nexus_take_ua(cmd->nexus, cmd->lun ? cmd->lun->number : SCSI_WLUN_REPORT_LUNS, ua);
+}
+
 void scsi_cmd_start(struct scsi_cmd *cmd)
 {
     enum ua_kind ua;
@@ -536,7 +528,7 @@ void scsi_cmd_start(struct scsi_cmd *cmd)
 
     init_own_fields(cmd);
     cmd->op = find_op(cmd, &bad_sa);
-    if (!cmd->lun && !(cmd->op && cmd->op->flags & OPF_NO_LUN)) {
+    if (!cmd->lun && !cmd->to_wlun && !(cmd->op && cmd->op->flags & OPF_NO_LUN)) {
         cmd_fail(cmd, SENSE_LUN_NOT_SUPPORTED);
         return;
     }
@@ -547,7 +539,7 @@ void scsi_cmd_start(struct scsi_cmd *cmd)
     }
     if (cmd->lun)
         lun_enter(cmd->lun, cmd);
-    if ((!cmd->op || cmd->op->ua == UA_REPORT) && nexus_take_ua(cmd->nexus, cmd->lun->number, &ua))
+    if ((!cmd->op || cmd->op->ua == UA_REPORT) && cmd_take_ua(cmd, &ua))
         cmd_fail(cmd, SENSE_UA_FIRST + ua);
     else if (!cmd->op && bad_sa)
         cmd_fail_bad_sa(cmd);

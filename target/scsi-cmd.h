@@ -12,6 +12,8 @@
 #include "target/scsi.h"
 #include "target/sense.h"
 
+#define TYPE_WLUN 0x1e /* peripheral device type of a well known logical unit */
+
 /* A command is in exactly one of these; it says what an abort has to do. */
 enum cmd_phase {
     PH_NEW,
@@ -71,6 +73,9 @@ void cmd_fail_cdb_field(struct scsi_cmd *cmd, uint16_t byte, int bit); /* bit -1
 void cmd_fail_param_field(struct scsi_cmd *cmd, uint16_t byte);
 void cmd_fail_errno(struct scsi_cmd *cmd, int err);
 void cmd_conflict(struct scsi_cmd *cmd); /* RESERVATION CONFLICT */
+
+/* Takes the most important unit attention off that the nexus has pending on the command's unit. */
+bool cmd_take_ua(struct scsi_cmd *cmd, enum ua_kind *ua);
 
 /* The lun.c side: goes on with a command that was held, or whose source is back. */
 void cmd_run(struct scsi_cmd *cmd);

@@ -39,6 +39,7 @@ enum op_flags {
     OPF_RESERVE = 1 << 8,   /* RESERVE, RELEASE: not beside persistent reservations */
     OPF_PR = 1 << 9,        /* PERSISTENT RESERVE: not beside a RESERVE */
     OPF_ATOMIC = 1 << 10,   /* only on units that can write atomically */
+    OPF_WLUN = 1 << 11,     /* the well known logical unit has it */
 };
 
 /* A big-endian field of the CDB; bytes 0: there is none. */

@@ -122,6 +122,7 @@ struct scsi_cmd {
     /* ---- SCSI's own ---- */
     struct list_head link; /* in lun->commands */
     struct lun *lun;
+    bool to_wlun; /* SCSI_WLUN_REPORT_LUNS is meant: lun is NULL */
     const struct scsi_opcode *op;
     uint64_t lba;
     uint64_t nr_blocks;
@@ -161,6 +162,11 @@ void scsi_cmd_abort(struct scsi_cmd *cmd);
 /* LUN field to LUN number; -EINVAL for addressing methods we don't have. SAM-5 4.7 */
 int scsi_lun_decode(const uint8_t field[8], uint16_t *number);
 void scsi_lun_encode(uint16_t number, uint8_t field[8]);
+/* The well known logical unit that every target has for REPORT LUNS, SPC-4 9.2; its unit attentions
+ * are kept by this number, which is none of a LUN. */
+#define SCSI_WLUN_REPORT_LUNS 0xc101
+bool scsi_lun_is_report_luns(const uint8_t field[8]);
+void scsi_lun_encode_report_luns(uint8_t field[8]);
 
 /* LOGICAL UNIT RESET happened / TARGET RESET: unit attentions, state back to saved. */
 void scsi_lun_reset(struct target *t, uint16_t number, struct nexus *by);

@@ -24,16 +24,16 @@ void spc_good(struct scsi_cmd *cmd)
 
 /* ---- INQUIRY, SPC-4 6.6 ---- */
 
-static void put_version_descriptors(uint8_t *b)
+static void put_version_descriptors(uint8_t *b, bool is_disk)
 {
     static const uint16_t descriptors[] = {
         0x00a0, /* SAM-5 */
         0x0960, /* iSCSI */
         0x0460, /* SPC-4 */
-        0x04c0, /* SBC-3 */
+        0x04c0, /* SBC-3; the last: no well known logical unit is a disk */
     };
 
-    for (size_t i = 0; i < ARRAY_LEN(descriptors); i++)
+    for (size_t i = 0; i < ARRAY_LEN(descriptors) - !is_disk; i++)
         put_be16(b + 2 * i, descriptors[i]);
 }
 
@@ -41,26 +41,30 @@ static int standard_inquiry(const struct scsi_cmd *cmd, uint8_t *b)
 {
     const struct lun *lun = cmd->lun;
     bool is_layer = lun && lun->has_cowl && lun->number;
+    const char *product = cmd->to_wlun ? "REPORT LUNS     "
+                          : is_layer   ? "LAYER           "
+                                       : "DISK            ";
 
-    b[0] = lun ? 0x00 : PQ_NO_LUN;
+    b[0] = cmd->to_wlun ? TYPE_WLUN : lun ? 0x00 : PQ_NO_LUN;
     if (lun && lun->removable)
         b[1] = 0x80; /* RMB */
     b[2] = 0x06;     /* SPC-4 */
     b[3] = 0x12;     /* HISUP, response data format 2 */
     b[4] = 96 - 5;
-    b[5] = 0x10 | 0x08; /* TPGS: implicit only; 3PC */
-    b[7] = 0x02;        /* CMDQUE */
+    if (!cmd->to_wlun)
+        b[5] = 0x10 | 0x08; /* TPGS: implicit only; 3PC */
+    b[7] = 0x02;            /* CMDQUE */
     memcpy(b + 8, vendor, 8);
-    memcpy(b + 16, is_layer ? "LAYER           " : "DISK            ", 16);
+    memcpy(b + 16, product, 16);
     memcpy(b + 32, revision, 4);
-    put_version_descriptors(b + 58);
+    put_version_descriptors(b + 58, !cmd->to_wlun);
     return 96;
 }
 
 int spc_inquiry(struct scsi_cmd *cmd, uint8_t *buf)
 {
     if (cmd->cdb[1] & 0x01) { /* EVPD */
-        if (cmd->lun)
+        if (cmd->lun || cmd->to_wlun)
             return vpd_inquiry(cmd, buf);
         cmd_fail(cmd, SENSE_LUN_NOT_SUPPORTED);
         return -1;
@@ -79,11 +83,11 @@ int spc_request_sense(struct scsi_cmd *cmd, uint8_t *buf)
     struct sense s = {.id = SENSE_NONE};
     enum ua_kind ua;
 
-    if (!cmd->lun)
+    if (!cmd->lun && !cmd->to_wlun)
         s.id = SENSE_LUN_NOT_SUPPORTED;
-    else if (nexus_take_ua(cmd->nexus, cmd->lun->number, &ua))
+    else if (cmd_take_ua(cmd, &ua))
         s.id = SENSE_UA_FIRST + ua;
-    else
+    else if (cmd->lun)
         scsi_not_ready(cmd->lun, &s);
     return (int)sense_build(buf, &s, cmd->cdb[1] & 0x01);
 }
@@ -95,10 +99,10 @@ enum { SELECT_ADDRESSABLE = 0x00, SELECT_WELL_KNOWN = 0x01, SELECT_ALL = 0x02 };
 static uint32_t nr_luns_selected(const struct scsi_cmd *cmd)
 {
     const struct lun *lun;
-    uint32_t n = 0;
+    uint32_t n = cmd->cdb[2] != SELECT_ADDRESSABLE;
 
-    if (cmd->cdb[2] == SELECT_WELL_KNOWN) /* there are none */
-        return 0;
+    if (cmd->cdb[2] == SELECT_WELL_KNOWN)
+        return n;
     list_for_each_entry (lun, &cmd->nexus->target->luns, link)
         n += nexus_may_reach(cmd->nexus, lun);
     return n;
@@ -106,19 +110,23 @@ static uint32_t nr_luns_selected(const struct scsi_cmd *cmd)
 
 static void report_luns_with_buf(struct scsi_cmd *cmd)
 {
-    uint32_t n = nr_luns_selected(cmd), len = 8;
+    uint32_t room = cmd->buf_alloc - (cmd->cdb[2] == SELECT_ADDRESSABLE ? 0 : 8), len = 8;
     const struct lun *lun;
 
-    memset(cmd->buf, 0, 8);
-    put_be32(cmd->buf, n * 8);
+    memset(cmd->buf, 0, cmd->buf_alloc);
     list_for_each_entry (lun, &cmd->nexus->target->luns, link) {
-        if (!n || len + 8 > cmd->buf_alloc) /* LUNs came while the buffer was awaited */
+        if (len + 8 > room) /* LUNs came while the buffer was awaited, or none is asked for */
             break;
         if (!nexus_may_reach(cmd->nexus, lun))
             continue;
         scsi_lun_encode(lun->number, cmd->buf + len);
         len += 8;
     }
+    if (cmd->cdb[2] != SELECT_ADDRESSABLE) {
+        scsi_lun_encode_report_luns(cmd->buf + len);
+        len += 8;
+    }
+    put_be32(cmd->buf, len - 8);
     nexus_clear_ua(cmd->nexus, UA_REPORTED_LUNS);
     cmd_reply(cmd, len);
 }
@@ -127,8 +135,6 @@ void spc_report_luns(struct scsi_cmd *cmd)
 {
     if (cmd->cdb[2] > SELECT_ALL)
         cmd_fail_cdb_field(cmd, 2, -1);
-    else if (cdb_get(cmd->cdb, cmd->op->len) < 16)
-        cmd_fail_cdb_field(cmd, 6, -1);
     else
         cmd_get_buf(cmd, 8 + 8 * nr_luns_selected(cmd), report_luns_with_buf);
 }

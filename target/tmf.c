@@ -234,7 +234,9 @@ static void on_lun(struct conn *c, const struct pdu *p, enum tmf_scope scope)
 {
     uint16_t number;
 
-    if (scsi_lun_decode(p->lun, &number) || !nexus_find_lun(&c->session->nexus, number))
+    if (scsi_lun_is_report_luns(p->lun)) /* its commands have all ended */
+        answer(c, p->itt, PDU_TMF_COMPLETE);
+    else if (scsi_lun_decode(p->lun, &number) || !nexus_find_lun(&c->session->nexus, number))
         answer(c, p->itt, PDU_TMF_NO_LUN);
     else
         begin(c, p, scope, number, 0);

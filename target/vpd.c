@@ -17,6 +17,7 @@
 struct vpd_page {
     uint8_t code;
     bool cowl_only;
+    bool on_wlun; /* the well known logical unit has it, too: lun is NULL */
     size_t (*fill)(const struct lun *lun, uint8_t *b);
     /* instead, where what it says hangs on who asks */
     size_t (*fill_for)(const struct nexus *n, const struct lun *lun, uint8_t *b);
@@ -133,14 +134,17 @@ static size_t put_port_name(uint8_t *b, const char *name, uint16_t rel_port)
 
 static size_t fill_identification(const struct nexus *nexus, const struct lun *lun, uint8_t *b)
 {
-    const char *name = target_name(lun->target);
+    const char *name = target_name(nexus->target);
     size_t n = 0;
 
-    n += put_naa(b + n, lun);
-    n += put_vendor_id(b + n, lun);
-    n += put_uuid(b + n, lun);
+    if (lun) {
+        n += put_naa(b + n, lun);
+        n += put_vendor_id(b + n, lun);
+        n += put_uuid(b + n, lun);
+    }
     n += put_port_number(b + n, nexus->rel_port);
-    n += put_port_group(b + n);
+    if (lun)
+        n += put_port_group(b + n);
     n += put_port_name(b + n, name, nexus->rel_port);
     n += put_name(b + n, ASSOC_DEVICE, name, "");
     return n;
@@ -190,6 +194,16 @@ static size_t fill_ports(const struct nexus *nexus, const struct lun *lun, uint8
         n += 12 + len;
     }
     return n;
+}
+
+/* ---- 87h, mode page policy, SPC-4 7.8.9: all nexuses share all pages ---- */
+
+static size_t fill_mode_policy(const struct lun *lun, uint8_t *b)
+{
+    (void)lun;
+    b[0] = 0x3f; /* any page, */
+    b[1] = 0xff; /* any subpage */
+    return 4;
 }
 
 /* ---- 8Fh, third-party copy, SPC-4 7.8.17 ---- */
@@ -285,10 +299,11 @@ static size_t fill_list(const struct lun *lun, uint8_t *b);
 
 /* Ascending: page 00h lists them in this order. */
 static const struct vpd_page pages[] = {
-    {.code = 0x00, .fill = fill_list},
+    {.code = 0x00, .fill = fill_list, .on_wlun = true},
     {.code = 0x80, .fill = fill_serial},
-    {.code = 0x83, .fill_for = fill_identification},
+    {.code = 0x83, .fill_for = fill_identification, .on_wlun = true},
     {.code = 0x86, .fill = fill_extended},
+    {.code = 0x87, .fill = fill_mode_policy},
     {.code = 0x88, .fill_for = fill_ports},
     {.code = 0x8f, .fill = fill_copy},
     {.code = 0xb0, .fill = fill_block_limits},
@@ -300,7 +315,7 @@ static const struct vpd_page pages[] = {
 
 static bool page_on_lun(const struct vpd_page *p, const struct lun *lun)
 {
-    return !p->cowl_only || lun->has_cowl;
+    return lun ? !p->cowl_only || lun->has_cowl : p->on_wlun;
 }
 
 static size_t fill_list(const struct lun *lun, uint8_t *b)
@@ -322,7 +337,7 @@ int vpd_inquiry(struct scsi_cmd *cmd, uint8_t *buf)
         if (p->code != cmd->cdb[2] || !page_on_lun(p, cmd->lun))
             continue;
         len = p->fill ? p->fill(cmd->lun, buf + 4) : p->fill_for(cmd->nexus, cmd->lun, buf + 4);
-        buf[0] = 0; /* direct access block device, connected */
+        buf[0] = cmd->to_wlun ? TYPE_WLUN : 0; /* connected; else a direct access block device */
         buf[1] = p->code;
         put_be16(buf + 2, (uint16_t)len);
         return (int)len + 4;

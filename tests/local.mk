@@ -50,6 +50,8 @@ UNIT_TESTS += \
 	tests/unit/test-reopen \
 	tests/unit/test-scsi-commands \
 	tests/unit/test-scsi-opcodes \
+	tests/unit/test-scsi-residuals \
+	tests/unit/test-scsi-units \
 	tests/unit/test-scsi \
 	tests/unit/test-sendtargets \
 	tests/unit/test-sense \
@@ -195,6 +197,12 @@ tests_unit_test_scsi_commands_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $
 
 tests_unit_test_scsi_opcodes_SOURCES = tests/unit/test-scsi-opcodes.c
 tests_unit_test_scsi_opcodes_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+tests_unit_test_scsi_residuals_SOURCES = tests/unit/test-scsi-residuals.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/scsi-fake.c tests/unit/scsi-fake.h
+tests_unit_test_scsi_residuals_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+tests_unit_test_scsi_units_SOURCES = tests/unit/test-scsi-units.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/scsi-fake.c tests/unit/scsi-fake.h
+tests_unit_test_scsi_units_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
 
 tests_unit_test_scsi_SOURCES = tests/unit/test-scsi.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/scsi-fake.c tests/unit/scsi-fake.h
 tests_unit_test_scsi_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)

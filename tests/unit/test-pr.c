@@ -278,11 +278,100 @@ TEST(pr, key_0_preempts_a_shared_reservation_and_everyone)
     enroll(1, 2);
     enroll(2, 3);
     CHECK_EQ(act(0, PR_RESERVE, 1, 0, PR_WRITE_EXCLUSIVE_AR), PR_OK);
+    CHECK_EQ(act(1, PR_PREEMPT, 2, 0, PR_NONE), PR_BAD_TYPE); /* a reservation has one */
     CHECK_EQ(act(1, PR_PREEMPT, 2, 0, PR_WRITE_EXCLUSIVE), PR_OK);
     CHECK_EQ(pr.nr, 1);
     CHECK_EQ(pr.type, PR_WRITE_EXCLUSIVE);
     CHECK(!forbids(1, true));
     CHECK_EQ(change.nr, 2);
+}
+
+TEST(pr, taking_registrations_away_needs_no_type)
+{
+    start();
+    enroll(0, 1);
+    enroll(1, 2);
+    CHECK_EQ(act(0, PR_PREEMPT, 1, 2, PR_NONE), PR_OK);
+    CHECK_EQ(pr.nr, 1);
+    CHECK_EQ(told(1), PR_NEWS_REGISTRATION_PREEMPTED);
+    CHECK_EQ(act(0, PR_PREEMPT, 1, 1, PR_NONE), PR_OK); /* its own, too, and it isn't told */
+    CHECK_EQ(pr.nr, 0);
+    CHECK_EQ(change.nr, 0);
+}
+
+TEST(pr, a_holder_that_preempts_itself_changes_the_type)
+{
+    start();
+    enroll(0, 1);
+    enroll(1, 1);
+    enroll(2, 2);
+    CHECK_EQ(act(0, PR_RESERVE, 1, 0, PR_WRITE_EXCLUSIVE), PR_OK);
+    CHECK_EQ(act(0, PR_PREEMPT, 1, 1, PR_EXCLUSIVE_ACCESS_RO), PR_OK);
+    CHECK_EQ(pr.type, PR_EXCLUSIVE_ACCESS_RO);
+    CHECK_EQ(pr.nr, 2);
+    CHECK_EQ(told(0), -1);
+    CHECK_EQ(told(1), PR_NEWS_REGISTRATION_PREEMPTED);
+    CHECK_EQ(told(2), PR_NEWS_RELEASED); /* who stays hears that the type is another */
+    CHECK_EQ(act(0, PR_PREEMPT, 1, 1, PR_EXCLUSIVE_ACCESS_RO), PR_OK);
+    CHECK_EQ(change.nr, 0);
+}
+
+TEST(pr, of_a_shared_reservation_the_last_registrant_takes_it_along)
+{
+    start();
+    enroll(0, 1);
+    enroll(1, 2);
+    CHECK_EQ(act(0, PR_RESERVE, 1, 0, PR_EXCLUSIVE_ACCESS_AR), PR_OK);
+    CHECK_EQ(act(1, PR_PREEMPT, 2, 9, PR_EXCLUSIVE_ACCESS_AR), PR_CONFLICT); /* nobody's key */
+    CHECK_EQ(act(1, PR_PREEMPT, 2, 1, PR_EXCLUSIVE_ACCESS_AR), PR_OK);
+    CHECK_EQ(pr.type, PR_EXCLUSIVE_ACCESS_AR);
+    CHECK_EQ(pr.nr, 1);
+    CHECK_EQ(act(1, PR_REGISTER, 2, 0, 0), PR_OK);
+    CHECK_EQ(pr.type, PR_NONE);
+}
+
+TEST(pr, who_is_not_registered_and_registers_nothing_changes_nothing)
+{
+    struct pr_port other = port(3);
+    struct pr_request rq = {.action = PR_REGISTER,
+                            .from = port(0),
+                            .aptpl = true,
+                            .spec_i_pt = true,
+                            .others = &other,
+                            .nr_others = 1};
+
+    start();
+    CHECK_EQ(pr_apply(&pr, &rq, &change), PR_OK);
+    CHECK(!pr.nr && !pr.aptpl);
+    rq.action_key = 1;
+    CHECK_EQ(pr_apply(&pr, &rq, &change), PR_OK);
+    CHECK_EQ(pr.nr, 2);
+    rq.key = 1;
+    rq.nr_others = 0;
+    CHECK_EQ(pr_apply(&pr, &rq, &change), PR_BAD_PORT); /* SPEC_I_PT from one that is registered */
+}
+
+TEST(pr, reserve_and_release_are_harmless_for_those_whom_the_reservation_lets_in)
+{
+    static const struct {
+        uint8_t type;
+        bool registered;
+    } table[] = {{PR_WRITE_EXCLUSIVE, false},   {PR_EXCLUSIVE_ACCESS, false},
+                 {PR_WRITE_EXCLUSIVE_RO, true}, {PR_EXCLUSIVE_ACCESS_RO, true},
+                 {PR_WRITE_EXCLUSIVE_AR, true}, {PR_EXCLUSIVE_ACCESS_AR, true}};
+
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        struct pr_port p[] = {port(0), port(1), port(2)};
+
+        start();
+        enroll(0, 1);
+        enroll(1, 2);
+        CHECK(!pr_takes_reserve(&pr, p[0].name, p[0].isid, 1)); /* nothing is reserved */
+        CHECK_EQ(act(0, PR_RESERVE, 1, 0, table[i].type), PR_OK);
+        CHECK(pr_takes_reserve(&pr, p[0].name, p[0].isid, 1));
+        CHECK_EQ(pr_takes_reserve(&pr, p[1].name, p[1].isid, 1), table[i].registered);
+        CHECK(!pr_takes_reserve(&pr, p[2].name, p[2].isid, 1));
+    }
 }
 
 TEST(pr, register_and_move_hands_the_reservation_over)
@@ -298,7 +387,7 @@ TEST(pr, register_and_move_hands_the_reservation_over)
 
     start();
     enroll(0, 1);
-    CHECK_EQ(pr_apply(&pr, &rq, &change), PR_CONFLICT); /* nothing to move */
+    CHECK_EQ(pr_apply(&pr, &rq, &change), PR_NOTHING_TO_MOVE);
     CHECK_EQ(act(0, PR_RESERVE, 1, 0, PR_WRITE_EXCLUSIVE), PR_OK);
     rq.others = &self;
     CHECK_EQ(pr_apply(&pr, &rq, &change), PR_BAD_PORT);
@@ -383,6 +472,34 @@ TEST(pr, spec_i_pt_names_more_ports)
     CHECK_EQ(parse(PR_REGISTER, len - 4, &rq), PR_BAD_LENGTH);
     list[28 + 4 + 27] = 'z'; /* no separator any more */
     CHECK_EQ(parse(PR_REGISTER, len, &rq), PR_BAD_FIELD);
+}
+
+TEST(pr, a_transport_id_without_isid_is_a_device_and_no_place_to_move_to)
+{
+    struct pr_request rq;
+    uint32_t len = 28;
+
+    memset(list, 0, sizeof(list));
+    list[20] = 0x08;
+    len += put_tid(list + len, "iqn.2026-11.com.example:x,i,0x1");
+    list[len] = 0;
+    len += put_tid(list + len, "iqn.2026-11.com.example:y");
+    list[len - 32] = 0x05;
+    put_be32(list + 24, len - 28);
+    CHECK_EQ(parse(PR_REGISTER, len, &rq), PR_PARSED);
+    CHECK_EQ(rq.nr_others, 2);
+    CHECK_EQ(rq.whole_devices, 2);
+    CHECK_STR(others[1].name, "iqn.2026-11.com.example:y");
+    memset(list, 0, sizeof(list));
+    len = 24 + put_tid(list + 24, "iqn.2026-11.com.example:y");
+    put_be32(list + 20, len - 24);
+    list[24] = 0x05;
+    CHECK_EQ(parse(PR_REGISTER_AND_MOVE, len, &rq), PR_BAD_FIELD);
+    len = 24 + put_tid(list + 24, "iqn.2026-11.com.example:y,i,0x2");
+    put_be32(list + 20, len - 24);
+    CHECK_EQ(parse(PR_REGISTER_AND_MOVE, len, &rq), PR_PARSED);
+    list[24] = 0x05; /* says that there is none, and there is one */
+    CHECK_EQ(parse(PR_REGISTER_AND_MOVE, len, &rq), PR_BAD_FIELD);
 }
 
 TEST(pr, full_status_gives_each_registrant_with_its_transport_id)
