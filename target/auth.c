@@ -90,10 +90,10 @@ static enum auth_verdict bad_request(const char **why, const char *text)
 
 static enum auth_verdict choose_method(struct auth_login *l, const struct auth *a,
                                        const struct negotiation *n, struct text_buf *out,
-                                       const char **why)
+                                       bool leaving, const char **why)
 {
     if (!n->auth_offered)
-        return AUTH_OK;
+        return leaving && a->required ? refused(why, "it offers no method") : AUTH_OK;
     if (a->required ? !n->auth_chap : !n->auth_none) {
         return refused(why, a->required ? "it does not offer CHAP" : "it insists on a secret");
     }
@@ -198,7 +198,7 @@ static enum auth_verdict prove(struct auth_login *l, const struct auth *a,
 }
 
 enum auth_verdict auth_step(struct auth_login *l, const struct auth *a, const struct negotiation *n,
-                            struct text_buf *out, const char **why)
+                            struct text_buf *out, bool leaving, const char **why)
 {
     enum auth_verdict v = AUTH_OK;
 
@@ -208,7 +208,7 @@ enum auth_verdict auth_step(struct auth_login *l, const struct auth *a, const st
     if (l->state == AUTH_CHALLENGED)
         return prove(l, a, n, out, why);
     if (l->state == AUTH_START)
-        v = choose_method(l, a, n, out, why);
+        v = choose_method(l, a, n, out, leaving, why);
     if (!v && l->state == AUTH_METHOD)
         v = challenge(l, n, out, why);
     else if (!v && l->state != AUTH_DONE && *n->chap_a)

@@ -41,11 +41,11 @@ struct auth_login {
 };
 
 /*
- * One request of the security stage: what @n has by now against @a; our keys to @out. @why is for
- * the log where the verdict isn't AUTH_OK.
+ * One request of the security stage: what @n has by now against @a; our keys to @out. @leaving: it
+ * wants to go on to the next stage. @why is for the log where the verdict isn't AUTH_OK.
  */
 enum auth_verdict auth_step(struct auth_login *l, const struct auth *a, const struct negotiation *n,
-                            struct text_buf *out, const char **why);
+                            struct text_buf *out, bool leaving, const char **why);
 /* The security stage may be left. */
 bool auth_may_leave(const struct auth_login *l, const struct auth *a);
 

@@ -147,6 +147,15 @@ static bool plain(const char *s)
     return true;
 }
 
+/* The one whose connection it is to be, RFC 7143 6.3.4; NULL. */
+static struct session *session_of(const struct conn *c, const struct target *t)
+{
+    const struct login *l = c->login;
+
+    return l->tsih ? session_find(t, c->portal_group, l->neg.initiator_name, l->isid, l->tsih)
+                   : NULL;
+}
+
 static enum login_status check_target(const struct conn *c)
 {
     const struct login *l = c->login;
@@ -159,10 +168,13 @@ static enum login_status check_target(const struct conn *c)
         return LOGIN_FORBIDDEN;
     if (t->closing)
         return LOGIN_UNAVAILABLE;
-    if (l->tsih) /* 6.3.1: a second connection, or another try of the first one */
-        return session_exists(t, c->portal_group, n->initiator_name, l->isid, l->tsih)
-                   ? LOGIN_TOO_MANY_CONNECTIONS
-                   : LOGIN_NO_SESSION;
+    if (l->tsih) {
+        const struct session *s = session_of(c, t);
+
+        if (!s)
+            return LOGIN_NO_SESSION;
+        return s->cid == l->cid ? LOGIN_OK : LOGIN_TOO_MANY_CONNECTIONS;
+    }
     return LOGIN_OK;
 }
 
@@ -193,7 +205,7 @@ static const struct auth *auth_of(const struct login *l)
     return l->neg.discovery || t ? target_auth(t) : NULL;
 }
 
-static enum login_status authenticate(struct conn *c)
+static enum login_status authenticate(struct conn *c, bool leaving)
 {
     static const enum login_status statuses[] = {
         [AUTH_OK] = LOGIN_OK,
@@ -209,7 +221,7 @@ static enum login_status authenticate(struct conn *c)
     if (!a)
         return LOGIN_NO_TARGET;
     if (l->stage == PDU_STAGE_SECURITY)
-        v = auth_step(&l->auth, a, &l->neg, &l->out, &why);
+        v = auth_step(&l->auth, a, &l->neg, &l->out, leaving, &why);
     else if (auth_may_leave(&l->auth, a))
         v = AUTH_OK;
     if (v)
@@ -229,6 +241,7 @@ static enum login_status check_header(struct conn *c, const struct pdu *p)
         l->itt = p->itt;
         l->cmdsn = p->cmdsn;
         l->tsih = p->login.tsih;
+        l->neg.joins = l->tsih != 0;
         l->cid = p->login.cid;
         memcpy(l->isid, p->login.isid, 6);
         c->statsn = p->expstatsn;
@@ -265,7 +278,7 @@ static void declare_target(struct login *l, uint16_t group)
         text_add(&l->out, "TargetAlias", t->alias);
 }
 
-static enum login_status negotiate(struct conn *c)
+static enum login_status negotiate(struct conn *c, bool leaving)
 {
     struct login *l = c->login;
     struct negotiation *n = &l->neg;
@@ -279,11 +292,12 @@ static enum login_status negotiate(struct conn *c)
     if (!l->checked) {
         l->checked = true;
         status = check_names(c);
+        n->named = true;
         if (!status && !n->discovery)
             declare_target(l, c->portal_group);
     }
     if (!status)
-        status = authenticate(c);
+        status = authenticate(c, leaving);
     if (operational)
         negotiate_declare(n, &l->out);
     if (!status && l->out.failed)
@@ -295,8 +309,8 @@ static enum login_status negotiate(struct conn *c)
 static enum login_status open_session(struct conn *c, uint16_t *tsih)
 {
     struct login *l = c->login;
+    struct session *s, *old = NULL;
     struct target *t = NULL;
-    struct session *s;
 
     if (!l->neg.discovery) {
         enum login_status status = check_target(c); /* it may have gone since */
@@ -308,10 +322,12 @@ static enum login_status open_session(struct conn *c, uint16_t *tsih)
         if (status)
             return status;
         t = target_find(l->neg.target_name);
-        session_reinstate(t, c->portal_group, l->neg.initiator_name, l->isid);
+        old = session_of(c, t);
+        if (!old)
+            session_reinstate(t, c->portal_group, l->neg.initiator_name, l->isid);
     }
     l->neg.params.first_burst = MIN_OF(l->neg.params.first_burst, l->neg.params.max_burst);
-    s = session_new(c, t, &l->neg, l->isid, l->cid);
+    s = session_new(c, t, &l->neg, l->isid, l->cid, old);
     if (!s)
         return LOGIN_NO_RESOURCES;
     *tsih = s->tsih;
@@ -387,7 +403,7 @@ void login_request(struct conn *c, const struct pdu *p, const uint8_t *data)
             status = LOGIN_INITIATOR_ERROR;
     }
     if (!status && !p->cont && !answering)
-        status = negotiate(c);
+        status = negotiate(c, p->final);
     if (status == LOGIN_AUTH_FAILED)
         refuse_slowly(c, status);
     else if (status)

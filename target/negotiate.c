@@ -21,6 +21,8 @@ struct key_def {
     key_fn *take;
     uint8_t phases;     /* enum neg_phase bits */
     bool needs_normal;  /* irrelevant in a discovery session */
+    bool leading;       /* LO: of a session's first login only */
+    bool first;         /* names come in the first request only */
     uint32_t min, max;  /* the RFC's range of a number; of a text: its bytes */
     uint32_t ours;      /* number or boolean we offer */
     uint32_t offset;    /* of the result, in struct negotiation */
@@ -45,6 +47,16 @@ static int key_min(struct negotiation *n, const struct key_def *k, const char *v
     *(uint32_t *)result_of(n, k) = v;
     text_add_number(out, k->name, v);
     return 0;
+}
+
+/* 13.14: it must not exceed MaxBurstLength. */
+static int key_first_burst(struct negotiation *n, const struct key_def *k, const char *value,
+                           struct text_buf *out)
+{
+    struct key_def bounded = *k;
+
+    bounded.ours = MIN_OF(k->ours, n->params.max_burst);
+    return key_min(n, &bounded, value, out);
 }
 
 static int key_max(struct negotiation *n, const struct key_def *k, const char *value,
@@ -206,7 +218,9 @@ static int key_not_yours(struct negotiation *n, const struct key_def *k, const c
         .name = n, .take = fn, .phases = when, __VA_ARGS__ \
     }
 #define RANGE(lo, hi) .min = lo, .max = hi
-#define NORMAL        .needs_normal = true
+#define LEADING       .leading = true
+#define NORMAL        LEADING, .needs_normal = true
+#define FIRST         .first = true
 
 static const struct key_def keys[] = {
     KEY("AuthMethod", key_auth, NEG_SECURITY),
@@ -217,9 +231,9 @@ static const struct key_def keys[] = {
     KEY("CHAP_C", key_text, NEG_SECURITY, RANGE(1, TEXT_CHAP_MAX), NAME(chap_c)),
     KEY("HeaderDigest", key_digest, NEG_OPERATIONAL, PARAM(header_digest)),
     KEY("DataDigest", key_digest, NEG_OPERATIONAL, PARAM(data_digest)),
-    KEY("InitiatorName", key_text, LOGIN, RANGE(1, ISCSI_NAME_MAX), NAME(initiator_name)),
-    KEY("TargetName", key_text, LOGIN, RANGE(1, ISCSI_NAME_MAX), NAME(target_name)),
-    KEY("SessionType", key_session_type, LOGIN),
+    KEY("InitiatorName", key_text, LOGIN, FIRST, RANGE(1, ISCSI_NAME_MAX), NAME(initiator_name)),
+    KEY("TargetName", key_text, LOGIN, FIRST, RANGE(1, ISCSI_NAME_MAX), NAME(target_name)),
+    KEY("SessionType", key_session_type, LOGIN, FIRST),
     KEY("InitiatorAlias", key_text, ANY, RANGE(0, TEXT_VALUE_MAX), NAME(initiator_alias)),
     KEY("SendTargets", key_send_targets, NEG_FULL, RANGE(0, ISCSI_NAME_MAX), NAME(send_targets)),
     KEY("MaxRecvDataSegmentLength", key_segment, ANY, RANGE(512, MAX_24BIT)),
@@ -229,18 +243,18 @@ static const struct key_def keys[] = {
     KEY("ImmediateData", key_and, NEG_OPERATIONAL, NORMAL, .ours = 1, PARAM(immediate_data)),
     KEY("MaxBurstLength", key_min, NEG_OPERATIONAL, NORMAL, RANGE(512, MAX_24BIT), .ours = 1048576,
         PARAM(max_burst)),
-    KEY("FirstBurstLength", key_min, NEG_OPERATIONAL, NORMAL, RANGE(512, MAX_24BIT), .ours = 262144,
-        PARAM(first_burst)),
+    KEY("FirstBurstLength", key_first_burst, NEG_OPERATIONAL, NORMAL, RANGE(512, MAX_24BIT),
+        .ours = 262144, PARAM(first_burst)),
     KEY("MaxOutstandingR2T", key_min, NEG_OPERATIONAL, NORMAL, RANGE(1, 65535),
         .ours = NEGOTIATE_MAX_R2TS, PARAM(max_outstanding_r2t)),
     KEY("DataPDUInOrder", key_or, NEG_OPERATIONAL, NORMAL, .ours = 1, PARAM(data_pdu_in_order)),
     KEY("DataSequenceInOrder", key_or, NEG_OPERATIONAL, NORMAL, .ours = 1,
         PARAM(data_sequence_in_order)),
-    KEY("ErrorRecoveryLevel", key_min, NEG_OPERATIONAL, RANGE(0, 2), .ours = 0,
+    KEY("ErrorRecoveryLevel", key_min, NEG_OPERATIONAL, LEADING, RANGE(0, 2), .ours = 0,
         PARAM(error_recovery_level)),
-    KEY("DefaultTime2Wait", key_max, NEG_OPERATIONAL, RANGE(0, 3600), .ours = 2,
+    KEY("DefaultTime2Wait", key_max, NEG_OPERATIONAL, LEADING, RANGE(0, 3600), .ours = 2,
         PARAM(time2wait_s)),
-    KEY("DefaultTime2Retain", key_min, NEG_OPERATIONAL, RANGE(0, 3600), .ours = 0,
+    KEY("DefaultTime2Retain", key_min, NEG_OPERATIONAL, LEADING, RANGE(0, 3600), .ours = 0,
         PARAM(time2retain_s)),
     KEY("TaskReporting", key_task_reporting, NEG_OPERATIONAL, NORMAL),
     KEY("iSCSIProtocolLevel", key_min, NEG_OPERATIONAL, NORMAL, RANGE(0, 31), .ours = 1,
@@ -311,9 +325,15 @@ int negotiate_key(struct negotiation *n, enum neg_phase phase, const char *key, 
     bit = UINT64_C(1) << (k - keys);
     if (n->seen & bit) /* 6.2: no key twice in one negotiation */
         return -EPROTO;
+    if (k->first && n->named) /* 13.3, 13.4, 13.21: what was checked stays so */
+        return -EPROTO;
     n->seen |= bit;
     if (k->needs_normal && n->discovery) {
         text_add(out, key, "Irrelevant");
+        return 0;
+    }
+    if (k->leading && n->joins) { /* 13: the session has its value */
+        text_add(out, key, "Reject");
         return 0;
     }
     return k->take(n, k, value, out);
@@ -323,15 +343,19 @@ int negotiate_text(struct negotiation *n, enum neg_phase phase, char *text, size
                    struct text_buf *out)
 {
     struct text_iter it = {text, len ? text + len : text};
-    const char *key, *value;
+    const char *key, *value, *first_burst = NULL;
     int rc;
 
     while ((rc = text_next(&it, &key, &value)) > 0) {
+        if (!first_burst && !strcmp(key, "FirstBurstLength")) {
+            first_burst = value;
+            continue;
+        }
         rc = negotiate_key(n, phase, key, value, out);
         if (rc)
             return rc;
     }
-    return rc;
+    return rc || !first_burst ? rc : negotiate_key(n, phase, "FirstBurstLength", first_burst, out);
 }
 
 void negotiate_declare(struct negotiation *n, struct text_buf *out)

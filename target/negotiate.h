@@ -39,6 +39,8 @@ struct negotiation {
     bool discovery, bad_session_type;
     bool auth_offered, auth_none, auth_chap; /* AuthMethod came; what it had in it */
     bool declared_segment;                   /* our MaxRecvDataSegmentLength is told */
+    bool named;                              /* who logs in, and to what, is settled */
+    bool joins; /* a connection for a session that there is: no leading-only keys */
     char initiator_name[ISCSI_NAME_MAX + 1];
     char target_name[ISCSI_NAME_MAX + 1];
     char initiator_alias[TEXT_VALUE_MAX + 1];
@@ -54,10 +56,12 @@ void negotiation_init(struct negotiation *n);
 /*
  * Takes one pair; the answer, if the key wants one, goes to @out. 0, or -EPROTO: the negotiation
  * has failed (a key twice, at a time it may not come, or a declaration that can't be).
+ * FirstBurstLength is answered with no more than MaxBurstLength is by then.
  */
 int negotiate_key(struct negotiation *n, enum neg_phase phase, const char *key, const char *value,
                   struct text_buf *out);
-/* All pairs of a text, which is changed. -EINVAL if it is not well-formed, else as above. */
+/* All pairs of a text, which is changed; FirstBurstLength last. -EINVAL if it is not well-formed,
+ * else as above. */
 int negotiate_text(struct negotiation *n, enum neg_phase phase, char *text, size_t len,
                    struct text_buf *out);
 /* Our own declarations, once, when the operational stage is reached. */

@@ -45,6 +45,19 @@ void nexus_fini(struct nexus *n)
     list_del(&n->link);
 }
 
+void nexus_take_over(struct nexus *n, struct nexus *old)
+{
+    struct lun *lun;
+
+    list_splice_tail(&n->luns, &old->luns);
+    list_for_each_entry (lun, &n->target->luns, link) {
+        if (lun->reserved_by == old)
+            lun->reserved_by = n;
+        if (lun->last_copy.by == old)
+            lun->last_copy.by = n;
+    }
+}
+
 bool nexus_may_reach(const struct nexus *n, const struct lun *lun)
 {
     return lun->target == n->target && !lun->gone && mask_shows(n->mask, lun->number);

@@ -15,6 +15,8 @@ struct target;
 
 /* Asked anew by each command, so it may change while the nexus lasts. */
 bool nexus_may_reach(const struct nexus *n, const struct lun *lun);
+/* All that @old knows and holds is @n's now, which is new. */
+void nexus_take_over(struct nexus *n, struct nexus *old);
 /* The LUN of this number, if there is one and the nexus may reach it; else NULL. */
 struct lun *nexus_find_lun(const struct nexus *n, uint16_t number);
 /* The target's masks have changed; before old ones are freed. */

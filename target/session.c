@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "target/nexus.h"
 #include "target/task.h"
 #define LOG_AREA "iscsi"
 #include "util/log.h"
@@ -57,15 +58,26 @@ static void tell(const struct session *s, bool opened)
         event_sink(&info, opened);
 }
 
+/* What is of the connection is @s's own. */
+static void keep_params(struct session *s, const struct session *old)
+{
+    struct iscsi_params p = old->params;
+
+    p.header_digest = s->params.header_digest;
+    p.data_digest = s->params.data_digest;
+    p.max_xmit_segment = s->params.max_xmit_segment;
+    s->params = p;
+}
+
 struct session *session_new(struct conn *c, struct target *t, const struct negotiation *n,
-                            const uint8_t isid[6], uint16_t cid)
+                            const uint8_t isid[6], uint16_t cid, struct session *old)
 {
     static uint64_t next_id;
     struct session *s = calloc(1, sizeof(*s));
 
     if (!s)
         return NULL;
-    s->tsih = new_tsih();
+    s->tsih = old ? old->tsih : new_tsih();
     if (!s->tsih) {
         free(s);
         return NULL;
@@ -75,6 +87,8 @@ struct session *session_new(struct conn *c, struct target *t, const struct negot
     s->id = ++next_id;
     s->cid = cid;
     s->params = n->params;
+    if (old)
+        keep_params(s, old);
     s->opened_ns = now_ns();
     memcpy(s->isid, isid, 6);
     memcpy(s->initiator, n->initiator_name, sizeof(s->initiator));
@@ -92,6 +106,10 @@ struct session *session_new(struct conn *c, struct target *t, const struct negot
         nexus_init(&s->nexus, t, s->initiator, isid, c->portal_group);
     }
     c->session = s;
+    if (old) {
+        nexus_take_over(&s->nexus, &old->nexus);
+        conn_close(old->conn, "the initiator opened the connection anew");
+    }
     tell(s, true);
     return s;
 }
@@ -103,7 +121,7 @@ void session_lost(struct session *s)
     tell(s, false);
     tmf_forget(s);
     list_for_each_entry_safe (t, tmp, &s->tasks, link)
-        task_abort(t);
+        task_abort(t, false);
 }
 
 void session_free(struct session *s)
@@ -141,16 +159,16 @@ void session_reinstate(const struct target *t, uint16_t group, const char *initi
     }
 }
 
-bool session_exists(const struct target *t, uint16_t group, const char *initiator,
-                    const uint8_t isid[6], uint16_t tsih)
+struct session *session_find(const struct target *t, uint16_t group, const char *initiator,
+                             const uint8_t isid[6], uint16_t tsih)
 {
     struct session *s;
 
     list_for_each_entry (s, &sessions, link) {
         if (is_live(s) && s->tsih == tsih && is_nexus(s, t, group, initiator, isid))
-            return true;
+            return s;
     }
-    return false;
+    return NULL;
 }
 
 void session_close_all_but(const struct target *t, const struct conn *but)

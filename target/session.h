@@ -62,15 +62,20 @@ struct session {
 };
 
 /* ---- session.c ---- */
-/* A session over a connection that has finished login; NULL: out of memory or of TSIHs. */
+/*
+ * A session over a connection that has finished login; NULL: out of memory or of TSIHs. With @old
+ * (or NULL) it goes on as that one, whose connection is closed, RFC 7143 6.3.4: TSIH, what leading
+ * logins negotiate, and what the nexus knows and holds stay; tasks are gone.
+ */
 struct session *session_new(struct conn *c, struct target *t, const struct negotiation *n,
-                            const uint8_t isid[6], uint16_t cid);
+                            const uint8_t isid[6], uint16_t cid, struct session *old);
 /* Normal sessions of this initiator port with portal group @group of @t, RFC 7143 6.3.5: closes
  * them. */
 void session_reinstate(const struct target *t, uint16_t group, const char *initiator,
                        const uint8_t isid[6]);
-bool session_exists(const struct target *t, uint16_t group, const char *initiator,
-                    const uint8_t isid[6], uint16_t tsih);
+/* The one of these that has the TSIH; NULL. */
+struct session *session_find(const struct target *t, uint16_t group, const char *initiator,
+                             const uint8_t isid[6], uint16_t tsih);
 /* The connection is closed: all tasks are given up. */
 void session_lost(struct session *s);
 /* Only conn.c, when no task is left. */

@@ -287,7 +287,8 @@ void task_data_out_begin(struct conn *c, const struct pdu *p)
 {
     struct task *t = task_find(c->session, p->itt);
 
-    if (!t || t->aborted || (t->responded && !t->unsolicited && !t->nr_r2ts)) {
+    if (!t || (t->aborted && !(t->awaits && data_out_allowed(t, p))) ||
+        (t->responded && !t->unsolicited && !t->nr_r2ts)) {
         c->rx.ignore = true; /* data for a command that was aborted meanwhile */
         return;
     }

@@ -244,17 +244,23 @@ static void drop_last_in(struct task *t)
     t->last_buf = NULL;
 }
 
+static bool data_is_due(const struct task *t)
+{
+    return t->unsolicited || t->nr_r2ts || t->session->conn->rx.task == t;
+}
+
 void task_respond(struct task *t)
 {
     struct conn *c = t->session->conn;
 
     if (!t->scsi_done || t->responded)
         return;
-    if (c->state != CONN_FULL || t->aborted) {
+    if (c->state != CONN_FULL || (t->aborted && !t->awaits))
         drop_last_in(t);
-    } else if (t->unsolicited || t->nr_r2ts || c->rx.task == t) {
+    else if (data_is_due(t))
         return;
-    }
+    else if (t->aborted)
+        drop_last_in(t);
     t->responded = true;
     credit(t);
     if (c->state == CONN_FULL && !t->aborted)
@@ -293,16 +299,23 @@ static void give_up(struct task *t)
     }
 }
 
-void task_abort(struct task *t)
+void task_abort(struct task *t, bool await_data)
 {
-    if (t->aborted)
+    bool again = t->aborted;
+
+    if (again && (await_data || !t->awaits))
         return;
     t->aborted = true;
-    task_data_forget(t);
+    t->awaits = await_data && data_is_due(t);
+    t->aborted_ns = now_ns();
+    if (t->awaits)
+        task_data_ended(t);
+    else
+        task_data_forget(t);
     if (t->scsi_done) { /* a response that was withheld; one that is queued goes out */
         task_respond(t);
         task_put(t);
-    } else {
+    } else if (!again) {
         give_up(t);
     }
 }
@@ -322,9 +335,22 @@ static uint64_t patience_ns(void)
     return total_claim > DATA_TOTAL_BYTES / 2 ? SESSION_SCARCE_NS : CONN_STUCK_NS;
 }
 
+static void forget_late_data(struct session *s, uint64_t now)
+{
+    struct task *t, *tmp;
+
+    list_for_each_entry_safe (t, tmp, &s->tasks, link) {
+        if (t->awaits && now - t->aborted_ns > TASK_AWAIT_NS)
+            task_abort(t, false);
+    }
+}
+
 void task_tick(struct session *s, uint64_t now)
 {
     struct conn *c = s->conn;
+
+    if (s->nr_tmfs)
+        forget_late_data(s, now);
 
     if (s->nr_waiting && now - s->data_out_ns > patience_ns()) {
         conn_close(c, "the initiator doesn't send the data of its commands");

@@ -17,6 +17,7 @@
 
 /* Of one command at a time; what is negotiated is never more. */
 #define TASK_MAX_R2TS NEGOTIATE_MAX_R2TS
+#define TASK_AWAIT_NS 1000000000ull
 
 struct task;
 
@@ -46,9 +47,11 @@ struct task {
     bool started; /* SCSI has it, or had it */
     bool scsi_done;
     bool aborted;   /* no response */
+    bool awaits;    /* aborted, and goes when the data that was asked for has come */
     bool responded; /* response queued, or none is due */
     bool credited;  /* its place in the command window was given back */
     enum task_failure failure;
+    uint64_t aborted_ns;
     uint32_t data_claim; /* counted in session->data_bytes */
 
     /* data-out, [0, received) is there and verified */
@@ -82,8 +85,12 @@ void task_command(struct conn *c, const struct pdu *p);
 /* Of the task that came last. */
 uint64_t task_last_serial(void);
 struct task *task_find(struct session *s, uint32_t itt);
-/* Gives a task up without a response. */
-void task_abort(struct task *t);
+/*
+ * Gives a task up without a response. @await_data: it is there until what was asked for by R2T or
+ * may come unsolicited has come, as its initiator knows of the abort, or TASK_AWAIT_NS are over:
+ * many initiators send no more data of what they abort.
+ */
+void task_abort(struct task *t, bool await_data);
 /* Ends a task with a status of the transport's own. */
 void task_fail(struct task *t, enum task_failure failure);
 /* Frees it if it may go. */

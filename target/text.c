@@ -13,9 +13,20 @@ static bool key_char(unsigned char c)
            (c && strchr(".-+@_#", c));
 }
 
-static size_t value_max(const char *key)
+/* The bound is that of one value: a list may be as long as there is room (RFC 7143 6.1). */
+static bool value_fits(const char *key, const char *value)
 {
-    return strncmp(key, "CHAP_", 5) ? TEXT_VALUE_MAX : TEXT_CHAP_MAX;
+    size_t max = strncmp(key, "CHAP_", 5) ? TEXT_VALUE_MAX : TEXT_CHAP_MAX;
+
+    for (;;) {
+        size_t len = strcspn(value, ",");
+
+        if (len > max)
+            return false;
+        if (!value[len])
+            return true;
+        value += len + 1;
+    }
 }
 
 int text_next(struct text_iter *it, const char **key, const char **value)
@@ -30,8 +41,7 @@ int text_next(struct text_iter *it, const char **key, const char **value)
     if (!nul)
         return -EINVAL;
     eq = memchr(it->pos, '=', (size_t)(nul - it->pos));
-    if (!eq || eq == it->pos || eq - it->pos > TEXT_KEY_MAX ||
-        (size_t)(nul - eq - 1) > value_max(it->pos))
+    if (!eq || eq == it->pos || eq - it->pos > TEXT_KEY_MAX || !value_fits(it->pos, eq + 1))
         return -EINVAL;
     for (char *p = it->pos; p < eq; p++) {
         if (!key_char((unsigned char)*p))

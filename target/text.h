@@ -12,7 +12,7 @@
 
 #define TEXT_MAX_BYTES 16384 /* of one negotiation step, over all PDUs joined by the C bit */
 #define TEXT_KEY_MAX   63
-#define TEXT_VALUE_MAX 255
+#define TEXT_VALUE_MAX 255  /* of one value of a list, too */
 #define TEXT_CHAP_MAX  2050 /* 1024 bytes in hexadecimal, RFC 7143 6.1 large-binary-value */
 
 /* Walks over a text in place: '=' becomes NUL. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Task management (RFC 7143 11.5, 11.6). A function marks the tasks it is about as aborted; it is
- * answered when the last of them has ended, wherever it came from. Tasks that came later are not
- * its business: arrival has a serial number.
+ * answered when the last of them has ended, wherever it came from, and the data that its initiator
+ * still owes has come, or has not for a second. Tasks that came later are not its business:
+ * arrival has a serial number.
  */
 #include <stdlib.h>
 
@@ -74,14 +75,14 @@ static bool concerns(const struct tmf *m, const struct task *t)
 }
 
 /* Calls fn for the tasks that @m is about and that have no response queued, until it is false. */
-static bool for_each_task(struct tmf *m, bool (*fn)(struct task *))
+static bool for_each_task(struct tmf *m, bool (*fn)(struct tmf *, struct task *))
 {
     struct session *s;
     struct task *t, *tmp;
 
     list_for_each_entry (s, &m->session->target->sessions, target_link) {
         list_for_each_entry_safe (t, tmp, &s->tasks, link) {
-            if (concerns(m, t) && !(t->responded && !t->aborted) && !fn(t))
+            if (concerns(m, t) && !(t->responded && !t->aborted) && !fn(m, t))
                 return false;
         }
     }
@@ -104,14 +105,16 @@ static void tell_cleared(struct tmf *m)
     }
 }
 
-static bool abort_one(struct task *t)
+/* RFC 7143 4.2.3.3: of the initiator that asks for it, data that is due is waited for. */
+static bool abort_one(struct tmf *m, struct task *t)
 {
-    task_abort(t);
+    task_abort(t, t->session == m->session);
     return true;
 }
 
-static bool none(struct task *t)
+static bool none(struct tmf *m, struct task *t)
 {
+    (void)m;
     (void)t;
     return false;
 }

@@ -54,7 +54,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         decode(at, got);
         text_init(&out, OUT_MAX_BYTES);
         refused = negotiate_text(&n, NEG_SECURITY, text, got, &out) ||
-                  auth_step(&login, &a, &n, &out, &why) != AUTH_OK;
+                  auth_step(&login, &a, &n, &out, false, &why) != AUTH_OK;
         FUZZ_REQUIRE(out.len <= OUT_MAX_BYTES && !login.proven && !auth_may_leave(&login, &a));
         text_release(&out);
         free(text);

@@ -132,7 +132,7 @@ class RawInitiator:
             ">HIHHII", tsih, itt, 0, 0, self.cmd_sn, self.exp_stat_sn)
         return head.ljust(48, b"\0"), data
 
-    def login(self, target=None, isid=b"\x80\0\0\0\0\x01", **extra):
+    def login(self, target=None, isid=b"\x80\0\0\0\0\x01", tsih=0, **extra):
         """A whole login; returns the last response. Keys as extra, "_" for none."""
         keys = {"InitiatorName": self.name, "SessionType": "Normal" if target else "Discovery"}
         if target:
@@ -141,7 +141,7 @@ class RawInitiator:
                      "MaxRecvDataSegmentLength": "65536"})
         keys.update(extra)
         self.send_raw(b"".join((lambda h, d: (h, d + bytes(-len(d) % 4)))(
-            *self.login_pdu(keys, isid=isid))))
+            *self.login_pdu(keys, isid=isid, tsih=tsih))))
         rsp = self.recv()
         if rsp.opcode == LOGIN_RSP and rsp.word(36) >> 16 == 0:
             text = dict(p.split(b"=", 1) for p in rsp.data.split(b"\0") if b"=" in p)

@@ -2,6 +2,7 @@
 """What the violations of tests/wire/ share: one daemon, an innocent session, words for answers."""
 import os
 import struct
+import time
 
 import rawiscsi as raw
 from cowtest import Failed, MIB, SLOW, poll, qemu_img
@@ -234,6 +235,48 @@ class Wire:
 
     def r2t(self, c, itt):
         return self.until(c, raw.R2T, itt)
+
+    # ---- task management --------------------------------------------------------------------
+
+    def manage(self, c, function, task):
+        """Sends it, immediate; its ITT."""
+        itt = c.take_itt()
+        c.send(bhs(raw.TMF, 0x80 | function, itt, immediate=True,
+                   tail=struct.pack(">IIII", task, c.cmd_sn, c.exp_stat_sn, 0)))
+        return itt
+
+    def becomes_ready(self, c):
+        for _ in range(4):
+            if c.finish(c.command(bytes(6)))[0] == GOOD:
+                return
+        raise Wrong("the LUN does not become ready")
+
+    def waits_for_data(self, function):
+        """A write is given up while its data is due: answered after the data has come."""
+        c = self.session(SCRATCH, InitialR2T="Yes", ImmediateData="No")
+        itt = c.command(write10(64, 400), edtl=32768, write=True)
+        r2t = self.r2t(c, itt)
+        start = time.monotonic()
+        tmf = self.manage(c, function, itt)
+        ping = c.take_itt()
+        c.send(bhs(raw.NOP_OUT, 0x80, ping, immediate=True, tail=struct.pack(">I", M32) + c.sequence()))
+        while True:
+            pdu = self.answer(c)
+            if pdu is None or (pdu.opcode == raw.SCSI_RSP and pdu.itt == itt):
+                raise Wrong("closed" if pdu is None else "the write was answered")
+            if pdu.opcode == raw.TMF_RSP and time.monotonic() - start < 1:
+                raise Wrong("answered before the data came")
+            if pdu.opcode == raw.TMF_RSP or pdu.opcode == raw.NOP_IN:
+                break
+        c.data_out(itt, r2t.word(20), 0, 0, bytes(r2t.word(44)))
+        while pdu.opcode != raw.TMF_RSP:
+            pdu = self.answer(c)
+            if pdu is None or (pdu.opcode == raw.SCSI_RSP and pdu.itt == itt):
+                raise Wrong("closed" if pdu is None else "the write was answered")
+        if pdu.itt != tmf or pdu.header[2]:
+            raise Wrong(f"response {pdu.header[2]}")
+        self.ignored(c)
+        self.becomes_ready(c)
 
     # ---- reservations ---------------------------------------------------------------------
 

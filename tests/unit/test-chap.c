@@ -110,7 +110,7 @@ static void end(struct scene *s)
 static enum auth_verdict step(struct scene *s)
 {
     text_release(&s->out);
-    return auth_step(&s->l, &s->a, &s->n, &s->out, &s->why);
+    return auth_step(&s->l, &s->a, &s->n, &s->out, false, &s->why);
 }
 
 static void challenge(struct scene *s)

@@ -57,6 +57,62 @@ TEST(negotiate, smaller_number_wins)
     OP("DefaultTime2Retain", "20", "DefaultTime2Retain=0");
 }
 
+/* Offers a whole text; returns our answer with ';' for NUL. */
+static const char *offer_text(struct talk *t, const char *text, size_t len)
+{
+    static char copy[1024];
+
+    memcpy(copy, text, len);
+    text_release(&t->out);
+    t->rc = negotiate_text(&t->n, NEG_OPERATIONAL, copy, len, &t->out);
+    for (size_t i = 0; i + 1 < t->out.len; i++) {
+        if (!t->out.data[i])
+            t->out.data[i] = ';';
+    }
+    return t->out.len ? t->out.data : "";
+}
+#define TEXT(t, text) offer_text(t, text, sizeof(text))
+
+TEST(negotiate, first_burst_is_never_above_max_burst)
+{
+    struct talk t;
+
+    begin(&t);
+    CHECK_STR(TEXT(&t, "FirstBurstLength=65536\0MaxBurstLength=4096"),
+              "MaxBurstLength=4096;FirstBurstLength=4096");
+    CHECK_EQ(t.n.params.first_burst, 4096);
+    begin(&t);
+    CHECK_STR(TEXT(&t, "FirstBurstLength=65536\0FirstBurstLength=512"), "FirstBurstLength=512");
+    CHECK_EQ(t.rc, -EPROTO);
+    text_release(&t.out);
+}
+
+TEST(negotiate, names_are_settled_by_the_first_request)
+{
+    struct talk t;
+
+    begin(&t);
+    t.n.named = true;
+    offer(&t, NEG_OPERATIONAL, "SessionType", "Discovery");
+    CHECK_EQ(t.rc, -EPROTO);
+    CHECK(!t.n.discovery);
+    offer(&t, NEG_OPERATIONAL, "TargetName", "iqn.x");
+    CHECK_EQ(t.rc, -EPROTO);
+}
+
+TEST(negotiate, a_connection_opened_anew_can_not_change_the_session)
+{
+    struct talk t;
+
+    begin(&t);
+    t.n.joins = true;
+    CHECK_STR(offer(&t, NEG_OPERATIONAL, "InitialR2T", "No"), "InitialR2T=Reject");
+    CHECK(t.n.params.initial_r2t);
+    CHECK_STR(offer(&t, NEG_OPERATIONAL, "ErrorRecoveryLevel", "0"), "ErrorRecoveryLevel=Reject");
+    CHECK_STR(offer(&t, NEG_OPERATIONAL, "HeaderDigest", "CRC32C"), "HeaderDigest=CRC32C");
+    text_release(&t.out);
+}
+
 TEST(negotiate, larger_number_wins)
 {
     OP("DefaultTime2Wait", "0", "DefaultTime2Wait=2");

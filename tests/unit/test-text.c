@@ -73,6 +73,8 @@ TEST(text, lengths_are_bounded)
     text[TEXT_KEY_MAX + 1 + TEXT_VALUE_MAX] = 'x';
     text[TEXT_KEY_MAX + 2 + TEXT_VALUE_MAX] = 0;
     CHECK_EQ(count(text, TEXT_KEY_MAX + TEXT_VALUE_MAX + 3), -EINVAL);
+    text[TEXT_KEY_MAX + 9] = ','; /* a list of shorter ones */
+    CHECK_EQ(count(text, TEXT_KEY_MAX + TEXT_VALUE_MAX + 3), 1);
     memset(text, 'x', sizeof(text));
     text[TEXT_KEY_MAX + 1] = '=';
     text[TEXT_KEY_MAX + 2] = 0;
