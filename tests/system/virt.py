@@ -39,6 +39,19 @@ def example(name):
     return os.path.join(EXAMPLES, name)
 
 
+def furnish(machine):
+    """What a page takes for granted: libvirt at work, and the examples in /srv/libvirt, but for KVM."""
+    code, said = machine.run(f"""cat >/etc/libvirt/qemu.conf <<'END'
+{SYSTEM_CONF}END
+        mkdir -p /var/log/libvirt/qemu
+        cp -r {EXAMPLES} /srv/libvirt
+        sed -i "s/type='kvm'/type='qemu'/; s/host-passthrough/maximum/" /srv/libvirt/*.xml
+        libvirtd -d
+        until virsh version; do sleep 0.1; done""", programs=machine.path, timeout=60)
+    if code != 0:
+        raise Failed(f"no libvirt in {machine.name}: {said}")
+
+
 class Libvirt:
     def __init__(self, judge, machine, session=False):
         self.judge, self.machine = judge, machine
@@ -86,8 +99,8 @@ class Libvirt:
         with open(os.path.join(self.dir, "libvirtd.log"), errors="replace") as f:
             return f.read()[-2000:]
 
-    def virsh(self, *args, check=True, timeout=120):
-        return run(*self.prefix, "virsh", "-q", "-c", self.uri, *args, check=check, timeout=timeout)
+    def virsh(self, *args, check=True, timeout=120, quiet=True):
+        return run(*self.prefix, "virsh", *(["-q"] if quiet else []), "-c", self.uri, *args, check=check, timeout=timeout)
 
     def set_secret(self, value):
         """The secret of secret.xml, which is made when it is not there."""
@@ -106,6 +119,13 @@ def pointed(tree, port):
         host.set("name", "127.0.0.1")
         host.set("port", str(port))
     return tree
+
+
+def point_file(libvirt, name, port):
+    """Path of an example that names the target at @port."""
+    path = os.path.join(libvirt.dir, name)
+    ET.ElementTree(pointed(ET.parse(example(name)).getroot(), port)).write(path)
+    return path
 
 
 class Domain(BootedGuest):
@@ -191,9 +211,7 @@ def judge_pool(j, libvirt, port, luns, size_mib):
     if not os.path.exists(POOLS):
         j.skip("no pool of type iscsi-direct: package libvirt-daemon-driver-storage-iscsi-direct is not installed")
         return
-    path = os.path.join(libvirt.dir, "pool.xml")
-    pointed(ET.parse(example("pool-iscsi-direct.xml")), port).write(path)
-    libvirt.virsh("pool-define", path)
+    libvirt.virsh("pool-define", point_file(libvirt, "pool-iscsi-direct.xml", port))
     libvirt.virsh("pool-start", "vm1-luns")
     listed = libvirt.virsh("vol-list", "vm1-luns").stdout.split()
     names = [f"unit:0:0:{n}" for n in range(luns)]
