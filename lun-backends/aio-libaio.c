@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * libaio on O_DIRECT files: the ops of a turn go to the kernel in one io_submit, completions
- * come by an eventfd and are reaped in batches.
+ * libaio on O_DIRECT files: the ops of a turn go to the kernel in a few io_submits, completions
+ * come by an eventfd; both in pieces that grow (aio.h).
  *
  * io_submit must not sleep on the loop. Nothing here writes past a file's size; where a write may
  * meet a hole it carries RWF_NOWAIT, and what the kernel would have waited for comes back -EAGAIN
@@ -28,7 +28,8 @@ static struct {
     struct ev_io watcher;
     struct submit_hook hook;
     struct list_head pending;
-    unsigned in_kernel, outstanding; /* outstanding: those and pending; keep the loop alive */
+    unsigned in_kernel, nr_pending, outstanding; /* outstanding: the sum; keeps the loop alive */
+    unsigned submit_piece, reap_piece;           /* of the next one */
 } la;
 
 static void finished(struct aio_op *op)
@@ -45,11 +46,11 @@ static void hand_over(struct aio_op *op)
     aio_to_thread(op);
 }
 
-static unsigned reap_batch(void)
+static unsigned reap(unsigned max)
 {
     struct io_event events[BATCH];
     struct timespec zero = {0, 0};
-    int n = io_getevents(la.ctx, 0, BATCH, events, &zero);
+    int n = io_getevents(la.ctx, 0, max, events, &zero);
 
     for (int i = 0; i < n; i++) {
         struct aio_op *op = events[i].data;
@@ -66,15 +67,22 @@ static unsigned reap_batch(void)
     return n > 0 ? (unsigned)n : 0;
 }
 
+/* What is left for the next turn keeps the eventfd readable. After it was read the ring is looked
+ * into once more, which is no system call: what came in between has told nobody. */
 static void on_event(struct ev_loop *ev, struct ev_io *w, int revents)
 {
     uint64_t count;
 
     (void)ev;
     (void)revents;
+    if (reap(la.reap_piece) == la.reap_piece) {
+        la.reap_piece = MIN_OF(AIO_REAP_GROWTH * la.reap_piece, BATCH);
+        return;
+    }
+    la.reap_piece = AIO_FIRST_REAP;
     if (read(w->fd, &count, sizeof(count)) < 0 && errno != EAGAIN && errno != EINTR)
         log_err("reading the engine's eventfd: error %d", errno);
-    while (reap_batch() == BATCH)
+    while (reap(BATCH))
         ;
 }
 
@@ -83,7 +91,11 @@ static void prepare(struct aio_op *op)
     struct iocb *cb = &op->u.iocb;
     long long at = (long long)op->offset_bytes;
 
-    if (op->write)
+    if (op->niov == 1 && op->write)
+        io_prep_pwrite(cb, op->fd, op->iov->iov_base, op->iov->iov_len, at);
+    else if (op->niov == 1)
+        io_prep_pread(cb, op->fd, op->iov->iov_base, op->iov->iov_len, at);
+    else if (op->write)
         io_prep_pwritev(cb, op->fd, op->iov, op->niov, at);
     else
         io_prep_preadv(cb, op->fd, op->iov, op->niov, at);
@@ -104,18 +116,19 @@ static int collect(struct iocb **batch, unsigned max)
         list_del(&op->link);
         batch[n++] = &op->u.iocb;
     }
+    la.nr_pending -= n;
     return (int)n;
 }
 
 static void put_back(struct iocb **batch, int from, int n)
 {
+    la.nr_pending += (unsigned)(n - from);
     for (int i = n; i-- > from;)
         list_add(&la.pending, &container_of(batch[i], struct aio_op, u.iocb)->link);
 }
 
-static void submit_pending(struct submit_hook *hook)
+static void submit_pending(void)
 {
-    (void)hook;
     while (!list_empty(&la.pending) && la.in_kernel < MAX_IN_KERNEL) {
         struct iocb *batch[BATCH];
         int n = collect(batch, MIN_OF(BATCH, MAX_IN_KERNEL - la.in_kernel));
@@ -134,12 +147,23 @@ static void submit_pending(struct submit_hook *hook)
     }
 }
 
+static void on_turn_end(struct submit_hook *hook)
+{
+    (void)hook;
+    submit_pending();
+    la.submit_piece = AIO_FIRST_SUBMIT;
+}
+
 static void libaio_submit(struct aio_op *op)
 {
     prepare(op);
     if (la.outstanding++ == 0)
         ev_ref(loop_ev());
     list_add_tail(&la.pending, &op->link);
+    if (++la.nr_pending == la.submit_piece) {
+        submit_pending();
+        la.submit_piece *= 2;
+    }
 }
 
 static int libaio_init(void)
@@ -159,7 +183,9 @@ static int libaio_init(void)
     ev_io_init(&la.watcher, on_event, la.event_fd, EV_READ);
     ev_io_start(loop_ev(), &la.watcher);
     ev_unref(loop_ev());
-    la.hook.fn = submit_pending;
+    la.submit_piece = AIO_FIRST_SUBMIT;
+    la.reap_piece = AIO_FIRST_REAP;
+    la.hook.fn = on_turn_end;
     loop_add_submit_hook(&la.hook);
     return 0;
 }

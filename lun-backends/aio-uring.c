@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * io_uring: direct files, and what of buffered files was not in the page cache. The ops of a turn
- * enter the kernel in one call; completions are read from the ring when libev says that there are
- * some, without a call of their own.
+ * enter the kernel in a few calls; completions are read from the ring when libev says that there
+ * are some, without a call of their own. Both in pieces that grow (aio.h).
  *
  * Files that are open for long are registered (the kernel then holds its reference once), and so is
  * the pool of guest buffers (its pages are pinned once). Where the kernel refuses either, ops go
@@ -33,7 +33,8 @@ static struct {
     struct ev_timer retry; /* the kernel had no memory to take what is in the ring */
     struct submit_hook hook;
     struct list_head pending;
-    unsigned in_kernel, outstanding; /* outstanding: those and pending; keep the loop alive */
+    unsigned in_kernel, nr_pending, outstanding; /* outstanding: the sum; keeps the loop alive */
+    unsigned submit_piece, reap_piece;           /* of the next one */
 
     uint16_t *free_slots; /* NULL: files are not registered */
     unsigned nr_free_slots;
@@ -52,26 +53,25 @@ static void finish(struct aio_op *op, int64_t got)
         aio_to_thread(op);
 }
 
-static void reap(void)
+/* What is left for the next turn keeps the ring readable. */
+static void on_ring(struct ev_loop *ev, struct ev_io *w, int revents)
 {
     struct io_uring_cqe *cqe;
+    unsigned n = 0;
 
-    while (!io_uring_peek_cqe(&ur.ring, &cqe)) {
+    (void)ev;
+    (void)w;
+    (void)revents;
+    while (n < ur.reap_piece && !io_uring_peek_cqe(&ur.ring, &cqe)) {
         struct aio_op *op = io_uring_cqe_get_data(cqe);
         int64_t got = cqe->res;
 
         io_uring_cqe_seen(&ur.ring, cqe);
         ur.in_kernel--;
         finish(op, got);
+        n++;
     }
-}
-
-static void on_ring(struct ev_loop *ev, struct ev_io *w, int revents)
-{
-    (void)ev;
-    (void)w;
-    (void)revents;
-    reap();
+    ur.reap_piece = n == ur.reap_piece ? MIN_OF(AIO_REAP_GROWTH * n, ENTRIES) : AIO_FIRST_REAP;
 }
 
 static bool in_pool(const struct iovec *iov)
@@ -102,11 +102,10 @@ static void prepare(struct io_uring_sqe *sqe, struct aio_op *op)
     io_uring_sqe_set_data(sqe, op);
 }
 
-static void submit_pending(struct submit_hook *hook)
+static void submit_pending(void)
 {
     int ret;
 
-    (void)hook;
     while (!list_empty(&ur.pending) && ur.in_kernel < ENTRIES) {
         struct aio_op *op = list_first_entry(&ur.pending, struct aio_op, link);
         struct io_uring_sqe *sqe = io_uring_get_sqe(&ur.ring);
@@ -114,6 +113,7 @@ static void submit_pending(struct submit_hook *hook)
         if (!sqe)
             break;
         list_del(&op->link);
+        ur.nr_pending--;
         prepare(sqe, op);
         ur.in_kernel++;
     }
@@ -133,7 +133,14 @@ static void on_retry(struct ev_loop *ev, struct ev_timer *t, int revents)
     (void)ev;
     (void)t;
     (void)revents;
-    submit_pending(&ur.hook);
+    submit_pending();
+}
+
+static void on_turn_end(struct submit_hook *hook)
+{
+    (void)hook;
+    submit_pending();
+    ur.submit_piece = AIO_FIRST_SUBMIT;
 }
 
 static void uring_submit(struct aio_op *op)
@@ -141,6 +148,10 @@ static void uring_submit(struct aio_op *op)
     if (ur.outstanding++ == 0)
         ev_ref(loop_ev());
     list_add_tail(&ur.pending, &op->link);
+    if (++ur.nr_pending == ur.submit_piece) {
+        submit_pending();
+        ur.submit_piece *= 2;
+    }
 }
 
 /* ---- registration ------------------------------------------------------------------------ */
@@ -221,7 +232,9 @@ static int uring_init(void)
     ev_io_start(loop_ev(), &ur.watcher);
     ev_unref(loop_ev());
     ev_timer_init(&ur.retry, on_retry, 0., RETRY_S);
-    ur.hook.fn = submit_pending;
+    ur.submit_piece = AIO_FIRST_SUBMIT;
+    ur.reap_piece = AIO_FIRST_REAP;
+    ur.hook.fn = on_turn_end;
     loop_add_submit_hook(&ur.hook);
     return 0;
 }

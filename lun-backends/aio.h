@@ -67,6 +67,15 @@ struct aio_engine {
 
 extern const struct aio_engine aio_libaio, aio_threads, aio_uring;
 
+/*
+ * How many ops go to the kernel, or completions back, in one piece: few at first, then more each
+ * time. A disk that has run dry and an initiator that waits get something to do while the rest is
+ * worked on; in pieces of a whole turn each would wait for the other.
+ */
+#define AIO_FIRST_SUBMIT 2 /* then 4, 8, ... of a turn */
+#define AIO_FIRST_REAP   8 /* then 32, 128, while there are as many */
+#define AIO_REAP_GROWTH  4
+
 void aio_submit(struct aio_op *op);
 
 /*
