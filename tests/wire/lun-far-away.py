@@ -5,7 +5,7 @@ from violation import *
 
 def violate(w):
     c = w.session()
-    for field in (b"\0\x63" + bytes(6), b"\x7f\xff" + bytes(6), b"\xc1\1" + bytes(6), b"\xff" * 8,
+    for field in (b"\0\x63" + bytes(6), b"\x7f\xff" + bytes(6), b"\xc1\2" + bytes(6), b"\xff" * 8,
                   b"\0\0\0\1" + bytes(4), b"\x80\0" + bytes(6)):
         itt = c.take_itt()
         tail = struct.pack(">III", 0, c.cmd_sn, c.exp_stat_sn) + bytes(16)
