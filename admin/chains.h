@@ -48,6 +48,7 @@ struct chain {
                                    NULL: there is none, or the source can't tell */
     struct keeping *keeping;    /* a layer that is being recreated, see pull-layers.c; mostly NULL */
     unsigned nr_kept;           /* layers of c->base that were recreated */
+    struct needs *needs;        /* of the source's layers, see pull-drop.c; NULL: not known */
     struct blk_node *filter;    /* above the top: copy-on-read, a commit's watch; NULL: none */
     struct job *stream;         /* NULL: none runs */
     struct job *commit;         /* the same; never both */
@@ -177,6 +178,15 @@ int chain_insert_below(struct chain *c, const struct chain_image *image, struct 
 int co_keep_begin(struct chain *c, struct stream_plan_opts *plan, struct error *err);
 /* No job works on a layer any more. */
 void co_keep_release(struct chain *c);
+
+/* ---- pull-drop.c ------------------------------------------------------------------------ */
+/* The stream job's co_passed: gives back the source's layers that are not needed any more. */
+uint64_t co_chain_passed(struct job *job, uint64_t durable_bytes);
+/* What was found out for it. */
+void chain_forget_passed(struct chain *c);
+/* The layer of the source at its LUN @lun is here, durably: it is given back, unless the disk
+ * there goes by its name. */
+void co_chain_give_back(struct chain *c, uint16_t lun);
 
 /* ---- live-stream.c ---------------------------------------------------------------------- */
 /* After a restart: the stream between layers goes on that the record tells of. Coroutine. */

@@ -204,7 +204,7 @@ static int co_take_all(struct holder *h, struct error *err)
     int ret = 0;
 
     h->why.msg[0] = '\0';
-    for (unsigned i = 0; !h->closing && i < l->nr; i++) {
+    for (int i = 0; !h->closing && i < (int)l->nr; i++) {
         uint16_t lun = (uint16_t)l->items[i];
 
         ret = co_hold_take(h->conn, lun, h->c->rec->hold_key, &lasting, err);
@@ -215,6 +215,7 @@ static int co_take_all(struct holder *h, struct error *err)
             break; /* as it does for one, it does for all */
         }
         all_last = all_last && lasting;
+        i = find_number(l, lun); /* some may have been given up meanwhile: then from the start */
     }
     if (!ret && !all_last)
         error_set(&h->why, ENOTSUP,
@@ -430,24 +431,32 @@ void co_holds_close(struct chain *c)
 /* ---- what is told -------------------------------------------------------------------------------
  */
 
-json_t *holds_dropped_events(const struct chain_record *rec)
+json_t *holds_dropped_event(const struct chain_record *rec, unsigned i)
 {
     struct error ignored = ERROR_INIT;
-    json_t *list = json_array();
-    struct iscsi_url url;
     char text[640], own[UUID_STRLEN];
+    struct iscsi_url url;
 
-    if (!rec->hold_url || iscsi_url_parse(rec->hold_url, &url, &ignored))
-        return list;
     uuid_to_text(&rec->source_layer, own);
+    if (!rec->hold_url || iscsi_url_parse(rec->hold_url, &url, &ignored))
+        return NULL;
+    url.lun = (int)rec->hold_luns.items[i];
+    if (!*rec->hold_layers.items[i] || !strcmp(rec->hold_layers.items[i], own) ||
+        iscsi_url_format(&url, text, sizeof(text)))
+        return NULL;
+    return json_pack("{s:s, s:s, s:s, s:s}", "chain", rec->name, "layer", text, "uuid",
+                     rec->hold_layers.items[i], "target", url.target);
+}
+
+json_t *holds_dropped_events(const struct chain_record *rec)
+{
+    json_t *list = json_array();
+
     for (unsigned i = 0; i < rec->hold_luns.nr; i++) {
-        url.lun = (int)rec->hold_luns.items[i];
-        if (!*rec->hold_layers.items[i] || !strcmp(rec->hold_layers.items[i], own) ||
-            iscsi_url_format(&url, text, sizeof(text)))
-            continue; /* the disk itself has its own event */
-        json_array_append_new(list,
-                              json_pack("{s:s, s:s, s:s, s:s}", "chain", rec->name, "layer", text,
-                                        "uuid", rec->hold_layers.items[i], "target", url.target));
+        json_t *event = holds_dropped_event(rec, i);
+
+        if (event)
+            json_array_append_new(list, event);
     }
     return list;
 }

@@ -35,6 +35,9 @@ void holds_start(struct chain *c);
  */
 void holds_give_up(struct chain_record *rec);
 json_t *holds_dropped_events(const struct chain_record *rec);
+/* Of the layer that is held as number @i; NULL: it is the disk itself, which has an event of its
+ * own. */
+json_t *holds_dropped_event(const struct chain_record *rec, unsigned i);
 /* One layer LUN is needed no more; -ENOENT if it is not held. */
 int holds_give_up_one(struct chain_record *rec, uint16_t lun);
 /* Tells the source now, if it is there; else later. */

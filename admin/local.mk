@@ -48,6 +48,7 @@ libadmin_a_SOURCES = \
 	admin/paths.c \
 	admin/paths.h \
 	admin/pull-base.c \
+	admin/pull-drop.c \
 	admin/pull-layers.c \
 	admin/pull-overlay.c \
 	admin/pull.c \

@@ -10,6 +10,7 @@
  */
 #define LOG_AREA "chain"
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -146,6 +147,17 @@ static int fsync_dir_of(void *arg)
     return path_fsync_dir(*dir ? dir : "/");
 }
 
+static int fsync_file(void *arg)
+{
+    int fd = open(arg, O_RDONLY | O_CLOEXEC), ret = 0;
+
+    if (fd < 0 || fsync(fd))
+        ret = -errno;
+    if (fd >= 0)
+        close(fd);
+    return ret;
+}
+
 static bool is_raw(const struct chain_record *rec, unsigned i)
 {
     return !strcmp(rec->kept_formats.items[i], "raw");
@@ -266,7 +278,15 @@ static int co_take_complete(struct chain *c, unsigned i, struct error *err)
         return ret;
     ret = append(c, i, one, err);
     co_chain_close(one);
-    return ret;
+    if (ret)
+        return ret;
+    /* Found complete after a crash it may not be on the disk yet. */
+    if (co_work(fsync_file, c->rec->kept_paths.items[i]) ||
+        co_work(fsync_dir_of, c->rec->kept_paths.items[i]))
+        log_warn("chain %s: %s can't be made durable", c->rec->name, c->rec->kept_paths.items[i]);
+    else
+        co_chain_give_back(c, (uint16_t)c->rec->kept_luns.items[i]);
+    return 0;
 }
 
 /* ---- the layer that comes next --------------------------------------------------------------- */
@@ -342,8 +362,8 @@ static int co_join_layer(struct chain *c, unsigned i, struct error *err)
 
     if (ret)
         return ret;
-    k->upper =
-        upper_node_new(k->remote, 1, lowest_complete(c), (uint32_t)c->rec->source_generation);
+    /* The LUN is this layer whatever becomes of those below it; LUN numbers are given once. */
+    k->upper = upper_node_new(k->remote, 1, lowest_complete(c), UPPER_ANY_GENERATION);
     if (!k->upper)
         return error_set(err, ENOMEM, "out of memory");
     blk_set_backing(k->layer, k->upper);
@@ -415,9 +435,6 @@ static int co_complete_layer(struct chain *c, struct error *err)
         return ret;
     log_notice("chain %s: layer %u of %u is complete: %s", c->rec->name, i + 1,
                c->rec->kept_paths.nr, c->rec->kept_paths.items[i]);
-    if (co_work(fsync_dir_of, c->rec->kept_paths.items[i]))
-        log_warn("chain %s: the directory of %s can't be made durable", c->rec->name,
-                 c->rec->kept_paths.items[i]);
     if (co_state_save(c->d->state, &save_err)) /* its UUID */
         log_err("%s", save_err.msg);
     return 0;

@@ -119,6 +119,7 @@ static void stream_done(struct job *job, void *opaque)
     struct chain *c = opaque;
 
     co_keep_release(c);
+    chain_forget_passed(c);
     if (job->ret == 0)
         job->ret = co_drop_source(c, &job->err);
     else if (job->ret == -ECANCELED && !c->d->shutting_down && !c->removed) {
@@ -174,11 +175,14 @@ int co_chain_start_stream(struct chain *c, const struct stream_opts *opts, struc
         return error_set(err, EINVAL,
                          "chain '%s' has nothing to stream: all of its data is on this host",
                          c->rec->name);
+    if (!c->base && c->rec->hold_luns.nr > 1)
+        plan.co_passed = co_chain_passed;
     if (c->rec->keep_layers) {
         int ret = co_keep_begin(c, &plan, err);
 
         if (ret <= 0)
             return ret ? ret : co_drop_source(c, err);
+        plan.co_passed = NULL;
     } else if (c->base && !c->upper) {
         plan.first.differ = base_top(c)->node;
     }

@@ -23,7 +23,9 @@ struct blk_node *delta_view_new(struct blk_node *layer);
  * decide are read from @source, the rest from @base (NULL: zeros). What decides is asked for once
  * and remembered. @generation: of the source's chain, 0 = not known yet; when it is another, or the
  * source does not tell of layers, everything is taken as decided above @base, which reads the same.
+ * UPPER_ANY_GENERATION: the count holds, whatever is done to the chain below.
  */
+#define UPPER_ANY_GENERATION UINT32_MAX
 struct blk_node *upper_node_new(struct blk_node *source, unsigned layers, struct blk_node *base,
                                 uint32_t generation);
 /* 0: not heard yet. */

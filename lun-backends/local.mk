@@ -110,6 +110,7 @@ liblun_a_SOURCES = \
 	lun-backends/stream-copy.c \
 	lun-backends/stream-hot.c \
 	lun-backends/stream-int.h \
+	lun-backends/stream-need.c \
 	lun-backends/stream-plan.c \
 	lun-backends/stream-plan.h \
 	lun-backends/stream.c \

@@ -229,3 +229,12 @@ int co_remote_status(struct blk_node *node, uint64_t offset, uint64_t bytes, uns
     ext[0] = (struct blk_extent){offset, bytes, BLK_ST_DATA, 0, false};
     return 1;
 }
+
+int co_remote_lun_info(struct blk_node *node, int lun, struct lun_info *info, struct error *err)
+{
+    struct remote_session *s = remote_pick_session(to_remote(node), 0);
+
+    if (!s)
+        return error_set(err, EHOSTDOWN, "%s is away", node->filename);
+    return co_lun_info(s->conn, lun, info, err);
+}

@@ -70,6 +70,10 @@ bool blk_node_is_remote(const struct blk_node *node);
  */
 int co_remote_status(struct blk_node *node, uint64_t offset, uint64_t bytes, unsigned deepest,
                      struct blk_extent *ext, unsigned max);
+/* What the source says of its LUN @lun, asked in the session that this node has with it. 0 or -errno
+ * as above, with @err. */
+struct lun_info;
+int co_remote_lun_info(struct blk_node *node, int lun, struct lun_info *info, struct error *err);
 /* True if the source tells which layer decides; *@generation of its chain as last heard. */
 bool remote_tells_layers(const struct blk_node *node, uint32_t *generation);
 

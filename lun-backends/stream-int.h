@@ -45,6 +45,10 @@ struct stream {
     struct store_how how;
     unsigned layers; /* of the source; 0: all */
     int (*co_next)(struct job *job, struct stream_stage *next, struct error *err);
+    uint64_t (*co_passed)(struct job *job, uint64_t durable_bytes);
+    uint64_t tell_from; /* when that is to be called again */
+    bool telling;
+    struct co_queue told;
     bool left;                         /* no stage is entered: the owner is asked for the next */
     uint64_t total_bytes, done_before; /* all stages; those that are over */
     struct bufpool *pool;
@@ -83,6 +87,10 @@ void stream_update_progress(struct stream *s);
  */
 int co_stream_ask_source(struct stream *s, uint64_t offset, uint64_t end, struct blk_extent *ext,
                          unsigned max);
+
+/* ---- stream-need.c ---- */
+/* All below @done of the only stage is copied: the owner may hear of it. */
+void stream_tell_passed(struct stream *s, uint64_t done);
 
 /* ---- stream-copy.c ---- */
 /* Bytes to copy at once: what the link takes in a few ms, small enough that a slow job goes

@@ -59,6 +59,7 @@ void stream_update_progress(struct stream *s)
     if (!list_empty(&s->copies))
         done = list_first_entry(&s->copies, struct copy, link)->offset;
     s->job.offset = MAX_OF(s->job.offset, s->done_before + done);
+    stream_tell_passed(s, done);
 }
 
 /* ---- the planner ------------------------------------------------------------------- */
@@ -390,6 +391,7 @@ static int co_stream_run(struct job *job)
     int ret = 0;
 
     s->flushed_ns = now_ns();
+    stream_tell_passed(s, 0);
     while (!complete && ret == 0) {
         uint64_t size = blk_head_node(&s->dst)->size_bytes;
 
@@ -415,6 +417,8 @@ static void co_stream_cleanup(struct job *job)
 {
     struct stream *s = to_stream(job);
 
+    while (s->telling)
+        co_queue_wait(&s->told);
     blk_watch_stop(&s->watch);
     if (!s->left)
         co_leave_stage(s);
@@ -497,6 +501,8 @@ struct job *stream_job_new(const char *id, const char *device, const struct stre
     s = to_stream(job);
     s->pool = pool;
     s->co_next = opts->co_next;
+    s->co_passed = opts->co_passed;
+    co_queue_init(&s->told);
     s->total_bytes = opts->total_bytes;
     job->len = MAX_OF(opts->total_bytes, opts->first.overlay->size_bytes);
     list_init(&s->copies);

@@ -49,6 +49,11 @@ struct stream_plan_opts {
     /* In the job's coroutine, a stage being copied, flushed, and let go of. 1: @next is to come, 0:
      * all is done, -errno with @err. NULL: there is one stage. */
     int (*co_next)(struct job *job, struct stream_stage *next, struct error *err);
+    /* With one stage: all below @durable_bytes is in the overlay, durably, or reads as zeros
+     * without its backing. In a coroutine of its own beside the copying, which does not end before
+     * it; the first time at once. Returns from where on it wants to hear again; UINT64_MAX: never.
+     * May be NULL. */
+    uint64_t (*co_passed)(struct job *job, uint64_t durable_bytes);
 };
 
 /*
@@ -60,5 +65,15 @@ struct job *stream_job_new(const char *id, const char *device, const struct stre
 /* Takes effect at once. Before that: adaptive, no delay. */
 void stream_configure(struct job *job, const struct stream_config *config);
 void stream_get_stats(const struct job *job, struct stream_stats *st);
+
+/*
+ * For co_passed, over a source that tells of its layers: the end of the last range that layer @i
+ * (0: the source's top) decides and the overlay has no say about goes into @end_of[@i], of @n; 0:
+ * there is none. Ones that were UINT64_MAX are not looked for. Ranges only ever become local, so
+ * these ends stay true of layers that nobody changes. *@generation: of a chain on another host,
+ * as all of its answers had it; 0: none was needed. 0, or -errno: -EAGAIN, -EHOSTDOWN: not now;
+ * -ENOTSUP: it does not tell.
+ */
+int co_stream_last_needed(struct job *job, uint64_t *end_of, unsigned n, uint32_t *generation);
 
 #endif

@@ -113,7 +113,7 @@ static bool check_generation(struct upper *u)
         return !u->changed;
     if (!u->generation)
         u->generation = now;
-    if (u->generation != now && !u->changed) {
+    if (u->generation != UPPER_ANY_GENERATION && u->generation != now && !u->changed) {
         u->changed = true;
         forget_windows(u);
         log_warn("%s: its chain has changed: what is copied can't be told by layers any more",

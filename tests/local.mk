@@ -57,6 +57,7 @@ UNIT_TESTS += \
 	tests/unit/test-sense \
 	tests/unit/test-state \
 	tests/unit/test-stream-live \
+	tests/unit/test-stream-need \
 	tests/unit/test-stream-shapes \
 	tests/unit/test-stream \
 	tests/unit/test-text \
@@ -218,6 +219,9 @@ tests_unit_test_state_LDADD = $(CTEST_LIBS) libadmin.a libtarget.a libdiscovery.
 
 tests_unit_test_stream_live_SOURCES = tests/unit/test-stream-live.c tests/unit/mem-node.c tests/unit/mem-node.h
 tests_unit_test_stream_live_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_stream_need_SOURCES = tests/unit/test-stream-need.c tests/unit/mem-node.c tests/unit/mem-node.h
+tests_unit_test_stream_need_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_stream_shapes_SOURCES = tests/unit/test-stream-shapes.c tests/unit/mem-node.c tests/unit/mem-node.h
 tests_unit_test_stream_shapes_LDADD = $(CTEST_LIBS) $(LUN_LIBS)

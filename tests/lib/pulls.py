@@ -54,25 +54,29 @@ class Writer:
 
 
 class Pull:
-    def __init__(self, judge, size_mib=64, depth=3, data_mib=24, piece_kib=0):
-        """@piece_kib: so much data in every MiB, for steady progress, instead of @data_mib."""
+    def __init__(self, judge, size_mib=64, depth=3, data_mib=24, piece_kib=0, layers=None, name=""):
+        """@piece_kib: so much data in every MiB, for steady progress, instead of @data_mib. @layers:
+        this chain, as it is. @name: before those of files, where a judge has several of these."""
         self.j = judge
-        self.layers = make_chain(judge.rng, judge.path("chain"), depth, size=size_mib * MIB)
+        self.layers = layers or make_chain(judge.rng, judge.path("chain"), depth, size=size_mib * MIB)
         top = self.layers[-1]
         rng = judge.rng
-        if piece_kib:
+        if layers:
+            cmds = []
+        elif piece_kib:
             cmds = [f"write -P {rng.randint(1, 255)} {i * MIB} {piece_kib}k" for i in range(top.size // MIB)]
         else:
             cmds = [f"write -P {rng.randint(1, 255)} {rng.randrange(top.size // MIB - 1) * MIB} 1M"
                     for _ in range(data_mib)]
-        qemu_io(top.path, cmds)
-        self.base = judge.path("base.raw")
+        if cmds:
+            qemu_io(top.path, cmds)
+        self.base = judge.path(name + "base.raw")
         qemu_img("convert", "-O", "raw", top.path, self.base)
         judge.say(f"source chain: {describe(self.layers)}")
-        self.src = judge.daemon("source")
+        self.src = judge.daemon(name + "source")
         self.src.ctl("chain", "export", "vm1", top.path, "--target", SOURCE_IQN)
-        self.dst = judge.daemon("destination")
-        self.into = judge.path("into")
+        self.dst = judge.daemon(name + "destination")
+        self.into = judge.path(name + "into")
         os.makedirs(self.into)
         self.overlay = os.path.join(self.into, "vm1.qcow2")
         self.url = self.dst.url(LOCAL_IQN, 0)
