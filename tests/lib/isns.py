@@ -51,6 +51,7 @@ class Server:
     def targets(self):
         return sorted(re.findall(r'"' + IQN + r'(\w+)"', self.list("nodes")))
 
-    def add_host(self, name):
-        conf = self.write(f"{name}.conf", HOST + name)
-        run("isnsadm", "-c", conf, "--register", f"entity={name}", f"initiator={HOST}{name}")
+    def add_host(self, name, initiator=None):
+        initiator = initiator or HOST + name
+        conf = self.write(f"{name}.conf", initiator)
+        run("isnsadm", "-c", conf, "--register", f"entity={name}", f"initiator={initiator}")
