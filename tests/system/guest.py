@@ -104,9 +104,12 @@ class Guest:
         """Switches it on, and does not wait for anything in it."""
         with open(os.path.join(self.dir, "qemu.log"), "wb") as log:
             self.proc = self.judge.spawn(*self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        poll("QEMU's socket", lambda: os.path.exists(self.socket_path) or self.check_alive(), 20)
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(self.socket_path)
+        poll("QEMU's socket", self.connected, 20)
+
+    def connected(self):
+        self.check_alive()
+        return self.sock.connect_ex(self.socket_path) == 0  # the file is there before it listens
 
     def start(self, seconds=90):
         """Boots it and waits until its agent answers."""

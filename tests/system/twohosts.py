@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Two hosts on one machine: network namespaces joined by a veth pair that can be slow and down.
-Names are taken from the process id, so that several tests can run at once."""
+"""Two hosts on one machine: network namespaces joined by veth pairs, eth0 and eth1 at both, that can
+be slow and down. The namespaces have names with the process id, so that several tests can run at
+once."""
 import os
 import subprocess
 import time
@@ -27,25 +28,27 @@ class Host:
 
     def __init__(self, judge, name, address):
         self.judge, self.name, self.address = judge, name, address
-        self.netns, self.link = f"cow{name[:3]}{os.getpid()}", f"c{name[:3]}{os.getpid()}"
+        self.netns, self.links = f"cow{name[:3]}{os.getpid()}", ("eth0", "eth1")
         self.enter = ["ip", "netns", "exec", self.netns]
 
     def ip(self, *args):
         run("ip", "-n", self.netns, *args)
 
     def up(self):
-        self.ip("addr", "add", self.address + "/24", "dev", self.link)
-        self.ip("link", "set", self.link, "up")
+        """10.0.0.N on eth0, 10.0.1.N on eth1."""
+        for number, link in enumerate(self.links):
+            self.ip("addr", "add", self.address.replace("10.0.0", f"10.0.{number}") + "/24", "dev", link)
+            self.ip("link", "set", link, "up")
         self.ip("link", "set", "lo", "up")
 
     def slow_down(self, rate):
-        run(*self.enter, "tc", "qdisc", "replace", "dev", self.link, "root", "tbf", "rate", rate, "burst", "64k",
+        run(*self.enter, "tc", "qdisc", "replace", "dev", self.links[0], "root", "tbf", "rate", rate, "burst", "64k",
             "latency", "100ms")
 
     def link_down(self, seconds):
-        self.ip("link", "set", self.link, "down")
+        self.ip("link", "set", self.links[0], "down")
         time.sleep(seconds)
-        self.ip("link", "set", self.link, "up")
+        self.ip("link", "set", self.links[0], "up")
 
     def daemon(self, portals, extra=()):
         return HostDaemon(self, portals).start(extra)
@@ -76,7 +79,8 @@ class TwoHosts:
         a, b = self.hosts
         for host in self.hosts:
             run("ip", "netns", "add", host.netns)
-        run("ip", "link", "add", a.link, "netns", a.netns, "type", "veth", "peer", "name", b.link, "netns", b.netns)
+        for link in a.links:
+            run("ip", "link", "add", link, "netns", a.netns, "type", "veth", "peer", "name", link, "netns", b.netns)
         for host in self.hosts:
             host.up()
         return self.hosts
