@@ -70,7 +70,8 @@ static int co_begin_local_stream(struct chain *c, const json_t *args,
     };
     int top = 0;
 
-    if (chain_check_idle(c, err) || base_from_args(c, args, &o.base, err))
+    if (chain_check_served(c, err) || chain_check_op(c, CHAIN_OP_STREAM, err) ||
+        base_from_args(c, args, &o.base, err))
         return -err->errnum;
     if (strcmp(device, c->rec->name))
         top = chain_find_layer(c, device, err);
@@ -98,7 +99,8 @@ static int co_begin_pull_stream(struct chain *c, const json_t *args, struct stre
                              "named by its layer at the source or its file here, with 'base'",
                              c->rec->name, c->rec->source_url, local_only[i]);
     }
-    if ((base && co_pull_set_base(c, base, err)) || co_chain_start_stream(c, opts, err))
+    if (chain_check_op(c, CHAIN_OP_PULL_STREAM, err) || (base && co_pull_set_base(c, base, err)) ||
+        co_chain_start_stream(c, opts, err))
         return -err->errnum;
     c->rec->stream = true;
     c->rec->stream_paused = false;

@@ -12,6 +12,7 @@
 #include "admin/chain-info.h"
 #include "admin/chains.h"
 #include "admin/commands.h"
+#include "admin/live.h"
 #include "admin/holds.h"
 #include "admin/pull.h"
 #include "lun-backends/ram.h"
@@ -94,8 +95,8 @@ static int set_masks(struct chain_record *rec, const json_t *list, struct error 
 }
 
 /* What export and pull have in common. NULL with @err. */
-static struct chain_record *record_from_args(struct daemon *d, const char *kind,
-                                             const json_t *args, struct error *err)
+static struct chain_record *record_from_args(struct daemon *d, const char *kind, const json_t *args,
+                                             struct error *err)
 {
     const char *name = arg_string(args, "name"), *target = arg_string(args, "target");
     char default_target[ISCSI_NAME_MAX + 1];
@@ -341,15 +342,13 @@ static const struct cmd_arg remove_args[] = {
 
 static int check_unused(const struct chain *c, struct error *err)
 {
+    struct error why = ERROR_INIT;
     char who[512] = "";
     size_t i, n = 0;
     json_t *list, *s;
 
-    if (chain_job(c))
-        return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,
-                               "%s job '%s' works on chain '%s': wait for it or cancel it, or use "
-                               "--force",
-                               chain_job(c)->drv->type, chain_job(c)->id, c->rec->name);
+    if (chain_check_op(c, CHAIN_OP_REMOVE, &why))
+        return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY, "%s, or use --force", why.msg);
     if (holders_check(c, err))
         return -err->errnum;
     if (!c->target || !target_nr_sessions(c->target))

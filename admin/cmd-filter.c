@@ -45,11 +45,6 @@ static int co_remove_cor(struct chain *c, struct blk_node *node, struct error *e
 
     if (node != top || !filter)
         return error_set(err, ENOENT, "there is no copy-on-read filter over '%s'", node->name);
-    if (c->remote)
-        return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,
-                               "the pull of chain '%s' needs its filter: 'chain set %s "
-                               "copy-on-read=off' switches it off",
-                               c->rec->name, c->rec->name);
     co_blk_drain_begin(top);
     c->filter = NULL;
     blk_replace_node(filter, top);
@@ -84,11 +79,12 @@ static int co_remove_inject(struct chain *c, struct blk_node *node, struct error
 
 static const char *const filter_names[] = {"copy-on-read", "inject-error", NULL};
 static const struct {
+    enum chain_op removal;
     int (*co_insert)(struct chain *c, struct blk_node *node, struct error *err);
     int (*co_remove)(struct chain *c, struct blk_node *node, struct error *err);
 } filters[] = {
-    {co_insert_cor, co_remove_cor},
-    {co_insert_inject, co_remove_inject},
+    {CHAIN_OP_REMOVE_COPY_ON_READ, co_insert_cor, co_remove_cor},
+    {CHAIN_OP_REMOVE_INJECT, co_insert_inject, co_remove_inject},
 };
 
 static const struct cmd_arg filter_args[] = {
@@ -119,7 +115,9 @@ static json_t *co_run(struct daemon *d, const json_t *args, bool insert, struct 
         return NULL;
     while (strcmp(filter_names[i], driver))
         i++;
-    ret = insert || !c->nr_layers ? chain_check_idle(c, err) : 0;
+    ret = chain_check_served(c, err);
+    if (!ret)
+        ret = chain_check_op(c, insert ? CHAIN_OP_INSERT_FILTER : filters[i].removal, err);
     if (!ret) {
         node = blk_node_ref(layer_node(c, device));
         ret = insert ? filters[i].co_insert(c, node, err) : filters[i].co_remove(c, node, err);

@@ -252,8 +252,10 @@ static int layer_from_args(const struct chain *c, const json_t *args, const char
 static int co_commit(struct chain *c, const json_t *args, unsigned default_base,
                      struct commit_order *o, struct error *err)
 {
-    int top, base, ret = chain_check_idle(c, err);
+    int top, base, ret = chain_check_served(c, err);
 
+    if (!ret)
+        ret = chain_check_op(c, CHAIN_OP_COMMIT, err);
     if (ret)
         return ret;
     top = layer_from_args(c, args, "top", "top-node", c->nr_layers - 1, err);
@@ -428,8 +430,10 @@ static const struct cmd_arg switch_args[] = {
 static int co_switch_backing(struct chain *c, const json_t *args, struct error *err)
 {
     const char *layer = arg_string(args, "layer");
-    int i, ret = chain_check_idle(c, err);
+    int i, ret = chain_check_served(c, err);
 
+    if (!ret)
+        ret = chain_check_op(c, CHAIN_OP_SWITCH_BACKING, err);
     if (ret)
         return ret;
     i = layer ? chain_find_layer(c, layer, err) : (int)c->nr_layers - 1;

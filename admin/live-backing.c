@@ -46,22 +46,12 @@ static int check_switch(const struct switching *p, struct error *err)
 {
     const struct chain *c = p->c;
 
-    if (c->remote)
-        return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,
-                               "chain '%s' still needs its source %s: stream it first",
-                               c->rec->name, c->rec->source_url);
-    if (chain_view(c->rec) == COWL_VIEW_IMAGE)
-        return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
-                               "chain '%s' shows the bytes of its image files: they can't change",
-                               c->rec->name);
     if (!p->l->node->drv->co_change_backing)
         return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP, "%s (%s) keeps no backing name",
                                p->l->filename, p->l->format);
     if (c->rec->commit_top)
         return error_set(err, EINVAL, "a commit into %s did not come to its end: do it again first",
                          c->rec->commit_base);
-    if (chain_check_filter(c, err))
-        return -err->errnum;
     for (unsigned i = 0; i < p->i; i++)
         if (c->layers[i].lun && chain_check_lun(c, c->layers[i].lun, err))
             return -err->errnum;

@@ -99,23 +99,12 @@ static int check_layers(const struct chain *c, const struct commit_order *o, str
 static int check_commit(const struct chain *c, const struct commit_order *o, struct error *err)
 {
     const struct blk_node *top = c->layers[o->top].node, *base = c->layers[o->base].node;
-    int ret;
-
-    if (c->remote)
-        return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,
-                               "chain '%s' still needs its source %s: stream it first",
-                               c->rec->name, c->rec->source_url);
-    if (chain_view(c->rec) == COWL_VIEW_IMAGE)
-        return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
-                               "chain '%s' shows the bytes of its image files: they can't change",
-                               c->rec->name);
     if (base->size_bytes > top->size_bytes)
         return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
                                "%s is a larger disk than %s: committing into it would change the "
                                "size of the disk",
                                c->layers[o->base].filename, c->layers[o->top].filename);
-    ret = chain_check_filter(c, err);
-    return ret ? ret : check_layers(c, o, err);
+    return check_layers(c, o, err);
 }
 
 /* ---- beginning --------------------------------------------------------------------------------
@@ -581,8 +570,10 @@ int co_chain_commit(struct chain *c, const struct commit_order *o, struct error 
 {
     struct committing *m;
     const char *id = o->job_id ? o->job_id : c->rec->name;
-    int ret = chain_check_idle(c, err);
+    int ret = chain_check_served(c, err);
 
+    if (!ret)
+        ret = chain_check_op(c, CHAIN_OP_COMMIT, err);
     if (!ret && job_find(id)) /* found out before anything is taken away */
         ret = error_set(err, EEXIST, "job id '%s' is in use", id);
     if (!ret)

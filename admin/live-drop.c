@@ -106,17 +106,9 @@ static int check_drop(const struct dropping *p, struct error *err)
 {
     const struct chain *c = p->c;
 
-    if (chain_view(c->rec) == COWL_VIEW_IMAGE)
-        return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
-                               "chain '%s' shows the bytes of its image files: they can't change",
-                               c->rec->name);
     if (!p->above->node->drv->co_change_backing)
         return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP, "%s (%s) keeps no backing name",
                                p->above->filename, p->above->format);
-    if (!p->i && c->remote)
-        return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,
-                               "chain '%s' still needs its source %s: stream it first",
-                               c->rec->name, c->rec->source_url);
     if (p->l->lun && chain_check_lun(c, p->l->lun, err))
         return -err->errnum;
     return p->above->writable ? 0 : chain_check_other_chains(c, p->above, err);
@@ -187,8 +179,10 @@ static int co_drop(struct dropping *p, struct error *err)
 int co_chain_drop_layer(struct chain *c, const char *text, struct error *err)
 {
     struct dropping p = {.c = c};
-    int i, ret = chain_check_idle(c, err);
+    int i, ret = chain_check_served(c, err);
 
+    if (!ret)
+        ret = chain_check_op(c, CHAIN_OP_DROP_LAYER, err);
     if (ret)
         return ret;
     i = chain_find_layer(c, text, err);

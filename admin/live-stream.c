@@ -57,14 +57,6 @@ static int check_order(const struct chain *c, const struct stream_order *o, stru
     if (o->base >= (int)o->top)
         return error_set(err, ENOENT, "Can't find '%s' in the backing chain of '%s'",
                          c->layers[o->base].filename, top->filename);
-    if (c->remote)
-        return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,
-                               "chain '%s' still needs its source %s: stream it first",
-                               c->rec->name, c->rec->source_url);
-    if (chain_view(c->rec) == COWL_VIEW_IMAGE)
-        return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
-                               "chain '%s' shows the bytes of its image files: they can't change",
-                               c->rec->name);
     if (!top->node->drv->co_change_backing || !top->node->drv->co_reopen)
         return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP, "%s (%s) can't be streamed into",
                                top->filename, top->format);
@@ -210,8 +202,7 @@ static int note_stream(struct streaming *m, const struct stream_opts *opts, stru
     rec->stream = true;
     rec->stream_paused = opts->paused;
     rec->speed_bytes = opts->speed_bytes;
-    if (record_set(&rec->stream_top, top_of(m)->filename) ||
-        record_set(&rec->stream_base, base) ||
+    if (record_set(&rec->stream_top, top_of(m)->filename) || record_set(&rec->stream_base, base) ||
         record_set(&rec->stream_on_error, job_on_error_names[opts->on_error]))
         return error_set(err, ENOMEM, "out of memory");
     return 0;
@@ -245,8 +236,10 @@ static int co_begin(struct streaming *m, const struct stream_order *o, struct er
 int co_chain_stream(struct chain *c, const struct stream_order *o, struct error *err)
 {
     struct streaming *m;
-    int ret = chain_check_idle(c, err);
+    int ret = chain_check_served(c, err);
 
+    if (!ret)
+        ret = chain_check_op(c, CHAIN_OP_STREAM, err);
     if (!ret)
         ret = check_order(c, o, err);
     if (!ret)

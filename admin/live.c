@@ -26,30 +26,6 @@
 
 #define NAME_TRIES 1000
 
-int chain_check_idle(const struct chain *c, struct error *err)
-{
-    const struct job *job = chain_job(c);
-
-    if (*c->failure.msg || !c->target || !c->nr_layers)
-        return error_set(err, EINVAL, "chain '%s' is not served: %s", c->rec->name,
-                         *c->failure.msg ? c->failure.msg : "it is being opened or removed");
-    if (job)
-        return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,
-                               "%s job '%s' works on chain '%s': wait for it or cancel it",
-                               job->drv->type, job->id, c->rec->name);
-    return 0;
-}
-
-int chain_check_filter(const struct chain *c, struct error *err)
-{
-    if (!c->filter)
-        return 0;
-    return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,
-                           "a %s filter is on chain '%s': take it out first "
-                           "(blockdev-remove-filter)",
-                           c->filter->drv->name, c->rec->name);
-}
-
 int chain_find_layer(const struct chain *c, const char *text, struct error *err)
 {
     char uuid[UUID_STRLEN];
@@ -145,17 +121,10 @@ static int check_snapshot(const struct snapshot_order *o, struct error *err)
 {
     const struct chain *c = o->c;
     const struct layer *top;
-    int ret = chain_check_idle(c, err);
 
-    if (ret)
-        return ret;
-    top = chain_top(c);
-    if (c->remote)
-        return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,
-                               "chain '%s' still needs its source %s: stream it first",
-                               c->rec->name, c->rec->source_url);
-    if (chain_check_filter(c, err))
+    if (chain_check_served(c, err) || chain_check_op(c, CHAIN_OP_SNAPSHOT, err))
         return -err->errnum;
+    top = chain_top(c);
     if (!top->node->drv->co_reopen)
         return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
                                "chain '%s' is no file (%s), so nothing can be put above it",
@@ -444,11 +413,7 @@ static int check_resize(const struct chain *c, uint64_t size_bytes, bool shrink,
                          "chain '%s' has %llu bytes: what is behind a smaller size is lost; use "
                          "--shrink ('shrink': true) if that is meant",
                          c->rec->name, (unsigned long long)node->size_bytes);
-    if (c->remote)
-        return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,
-                               "chain '%s' still needs its source %s: stream it first",
-                               c->rec->name, c->rec->source_url);
-    return 0;
+    return chain_check_op(c, CHAIN_OP_SHRINK, err);
 }
 
 /* Drained. A new size that is on disk stays, whatever could not be tidied up after it. */
@@ -471,8 +436,10 @@ static int co_set_size(struct chain *c, struct blk_node *node, uint64_t size_byt
 int co_chain_resize(struct chain *c, uint64_t size_bytes, bool shrink, struct error *err)
 {
     struct blk_node *node;
-    int ret = chain_check_idle(c, err);
+    int ret = chain_check_served(c, err);
 
+    if (!ret)
+        ret = chain_check_op(c, CHAIN_OP_GROW, err);
     if (!ret)
         ret = check_resize(c, size_bytes, shrink, err);
     if (ret || size_bytes == chain_top(c)->node->size_bytes)
@@ -548,18 +515,16 @@ int co_chain_rename_backing(struct chain *c, unsigned i, const char *name, struc
 {
     char path[PATH_MAX], *filename;
     struct layer *l, *below;
-    int ret = chain_check_idle(c, err);
+    int ret = chain_check_served(c, err);
 
+    if (!ret)
+        ret = chain_check_op(c, CHAIN_OP_RENAME_BACKING, err);
     if (ret)
         return ret;
     l = &c->layers[i];
     if (!i || !l->node->drv->co_change_backing)
         return error_set(err, EINVAL,
                          "not allowing backing file change on an image without a backing file");
-    if (chain_view(c->rec) == COWL_VIEW_IMAGE)
-        return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
-                               "chain '%s' shows the bytes of its image files: they can't change",
-                               c->rec->name);
     below = &c->layers[i - 1];
     ret = co_check_same_file(l, below, name, path, err);
     if (ret)

@@ -9,8 +9,26 @@
 
 #include "admin/chains.h"
 
-/* Served, and no job works on it; DeviceInUse names the job. */
-int chain_check_idle(const struct chain *c, struct error *err);
+enum chain_op {
+    CHAIN_OP_SNAPSHOT,
+    CHAIN_OP_COMMIT,
+    CHAIN_OP_STREAM, /* between layers */
+    CHAIN_OP_PULL_STREAM,
+    CHAIN_OP_GROW,
+    CHAIN_OP_SHRINK,
+    CHAIN_OP_RENAME_BACKING,
+    CHAIN_OP_SWITCH_BACKING,
+    CHAIN_OP_DROP_LAYER,
+    CHAIN_OP_INSERT_FILTER,
+    CHAIN_OP_REMOVE_COPY_ON_READ,
+    CHAIN_OP_REMOVE_INJECT,
+    CHAIN_OP_REMOVE, /* of the chain */
+    CHAIN_NR_OPS,
+};
+/* Nothing that blockers.c lists is in the way; DeviceInUse names what is. */
+int chain_check_op(const struct chain *c, enum chain_op op, struct error *err);
+/* Open, with a target. */
+int chain_check_served(const struct chain *c, struct error *err);
 /* By node name, file name (whole, or its last part) or UUID; index, -1 with @err. */
 int chain_find_layer(const struct chain *c, const char *text, struct error *err);
 
@@ -25,8 +43,6 @@ int co_chains_snapshot(struct daemon *d, const struct snapshot_order *orders, un
 
 /* Out of the chain, if nothing above needs what it decides; its file stays. */
 int co_chain_drop_layer(struct chain *c, const char *text, struct error *err);
-/* A filter put in by hand knows one top only: DeviceInUse while there is one. */
-int chain_check_filter(const struct chain *c, struct error *err);
 
 /* @shrink: may become smaller, which loses what is behind the new end. */
 int co_chain_resize(struct chain *c, uint64_t size_bytes, bool shrink, struct error *err);

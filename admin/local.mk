@@ -5,6 +5,7 @@ libadmin_a_SOURCES = \
 	admin/accounts.h \
 	admin/background.c \
 	admin/background.h \
+	admin/blockers.c \
 	admin/chain-info.c \
 	admin/chain-info.h \
 	admin/chains.c \

@@ -351,9 +351,6 @@ int co_pull_set_base(struct chain *c, const char *text, struct error *err)
     struct chain_image *base;
     int ret;
 
-    if (chain_job(c))
-        return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY, "chain '%s' is being streamed",
-                               rec->name);
     if (rec->base_path && !strcmp(text, rec->base_path))
         return 0;
     if (rec->base_path || rec->keep_layers)
