@@ -168,8 +168,10 @@ static void take_segment(struct conn *c)
 
 static void begin_login(struct conn *c, int rc)
 {
-    if (rc || c->rx.pdu.data_bytes > ISCSI_LOGIN_SEGMENT)
+    if (c->rx.pdu.data_bytes > ISCSI_LOGIN_SEGMENT)
         conn_close(c, "bad login request");
+    else if (rc)
+        c->rx.reject = PDU_REJECT_PROTOCOL; /* told as a status */
     else
         take_segment(c);
 }
@@ -207,7 +209,9 @@ void ffp_end(struct conn *c, bool digest_ok)
     const struct request_kind *k = &kinds[p->opcode < ARRAY_LEN(kinds) ? p->opcode : 0];
     uint8_t *data = c->rx.segment;
 
-    if (c->rx.reject)
+    if (c->rx.reject && c->state == CONN_LOGIN)
+        login_malformed(c, p);
+    else if (c->rx.reject)
         ffp_reject(c, c->rx.reject);
     else if (c->rx.ignore || c->state == CONN_ENDING)
         ;

@@ -411,3 +411,16 @@ void login_request(struct conn *c, const struct pdu *p, const uint8_t *data)
     else
         answer(c, p);
 }
+
+void login_malformed(struct conn *c, const struct pdu *p)
+{
+    struct login *l = c->login;
+
+    if (l->refusing)
+        return;
+    if (!l->started) {
+        l->itt = p->itt;
+        memcpy(l->isid, p->login.isid, 6);
+    }
+    refuse(c, LOGIN_INITIATOR_ERROR);
+}

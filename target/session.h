@@ -100,6 +100,8 @@ void text_request_reset(struct session *s);
 /* ---- login.c ---- */
 bool login_begin(struct conn *c);
 void login_request(struct conn *c, const struct pdu *p, const uint8_t *data);
+/* A request whose header contradicts itself. */
+void login_malformed(struct conn *c, const struct pdu *p);
 void login_free(struct conn *c);
 
 /* ---- portal.c: for SendTargets ---- */

@@ -41,6 +41,7 @@ static int standard_inquiry(const struct scsi_cmd *cmd, uint8_t *b)
 {
     const struct lun *lun = cmd->lun;
     bool is_layer = lun && lun->has_cowl && lun->number;
+    uint16_t ports[PORTS_MAX];
     const char *product = cmd->to_wlun ? "REPORT LUNS     "
                           : is_layer   ? "LAYER           "
                                        : "DISK            ";
@@ -53,7 +54,9 @@ static int standard_inquiry(const struct scsi_cmd *cmd, uint8_t *b)
     b[4] = 96 - 5;
     if (!cmd->to_wlun)
         b[5] = 0x10 | 0x08; /* TPGS: implicit only; 3PC */
-    b[7] = 0x02;            /* CMDQUE */
+    if (target_ports(cmd->nexus->target, cmd->nexus, ports) > 1)
+        b[6] = 0x10; /* MULTIP */
+    b[7] = 0x02;     /* CMDQUE */
     memcpy(b + 8, vendor, 8);
     memcpy(b + 16, product, 16);
     memcpy(b + 32, revision, 4);

@@ -271,6 +271,8 @@ void task_respond(struct task *t)
 static void scsi_ended(struct task *t)
 {
     t->scsi_done = true;
+    if (!t->aborted)
+        t->ended_ns = now_ns();
     task_data_ended(t);
     task_respond(t);
     task_put(t);
@@ -307,7 +309,7 @@ void task_abort(struct task *t, bool await_data)
         return;
     t->aborted = true;
     t->awaits = await_data && data_is_due(t);
-    t->aborted_ns = now_ns();
+    t->ended_ns = now_ns();
     if (t->awaits)
         task_data_ended(t);
     else
@@ -335,13 +337,19 @@ static uint64_t patience_ns(void)
     return total_claim > DATA_TOTAL_BYTES / 2 ? SESSION_SCARCE_NS : CONN_STUCK_NS;
 }
 
+/* Data that is due to commands that have ended without it: nothing hangs on it but their answer. */
 static void forget_late_data(struct session *s, uint64_t now)
 {
     struct task *t, *tmp;
 
     list_for_each_entry_safe (t, tmp, &s->tasks, link) {
-        if (t->awaits && now - t->aborted_ns > TASK_AWAIT_NS)
+        if (t->awaits && now - t->ended_ns > TASK_AWAIT_NS) {
             task_abort(t, false);
+        } else if (t->scsi_done && !t->responded && now - t->ended_ns > patience_ns()) {
+            task_data_forget(t);
+            task_respond(t);
+            task_put(t);
+        }
     }
 }
 
@@ -349,8 +357,7 @@ void task_tick(struct session *s, uint64_t now)
 {
     struct conn *c = s->conn;
 
-    if (s->nr_tmfs)
-        forget_late_data(s, now);
+    forget_late_data(s, now);
 
     if (s->nr_waiting && now - s->data_out_ns > patience_ns()) {
         conn_close(c, "the initiator doesn't send the data of its commands");

@@ -51,7 +51,7 @@ struct task {
     bool responded; /* response queued, or none is due */
     bool credited;  /* its place in the command window was given back */
     enum task_failure failure;
-    uint64_t aborted_ns;
+    uint64_t ended_ns; /* when SCSI was through with it, or it was aborted */
     uint32_t data_claim; /* counted in session->data_bytes */
 
     /* data-out, [0, received) is there and verified */

@@ -6,6 +6,7 @@
  * arrival has a serial number.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "target/lun.h"
 #include "target/nexus.h"
@@ -214,12 +215,28 @@ static bool in_window(const struct conn *c, uint32_t cmdsn)
     return !sn_before(cmdsn, c->exp_cmdsn) && !sn_before(c->max_cmdsn, cmdsn);
 }
 
+/* RFC 7143 11.5.1: the LUN is the task's. */
+static bool same_lun(const struct task *t, const uint8_t lun[8])
+{
+    uint16_t its, asked;
+
+    return !memcmp(t->cmd.lun_field, lun, 8) || (!scsi_lun_decode(t->cmd.lun_field, &its) &&
+                                                 !scsi_lun_decode(lun, &asked) && its == asked);
+}
+
 /* RFC 7143 11.5.5, 11.6.1 */
 static void abort_task(struct conn *c, const struct pdu *p)
 {
     struct task *t = task_find(c->session, p->tmf.rtt);
+    uint16_t lun;
 
-    if (t && !(t->responded && !t->aborted)) { /* one whose response is on its way has ended */
+    if (!(t && same_lun(t, p->lun)) &&
+        (scsi_lun_decode(p->lun, &lun) || !nexus_find_lun(&c->session->nexus, lun))) {
+        answer(c, p->itt, PDU_TMF_NO_LUN);
+    } else if (t && !same_lun(t, p->lun)) {
+        answer(c, p->itt, PDU_TMF_NO_TASK);
+    } else if (t &&
+               !(t->responded && !t->aborted)) { /* one whose response is on its way has ended */
         begin(c, p, SCOPE_TASK, 0, t->serial);
     } else if (in_window(c, p->tmf.refcmdsn) && sn_before(p->tmf.refcmdsn, p->cmdsn)) {
         /* a command that never came, and now counts as received */
