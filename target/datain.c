@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "target/sense.h"
 #include "target/task.h"
 #include "util/byteorder.h"
 #include "util/size.h"
@@ -82,13 +83,14 @@ void task_data_in(struct scsi_cmd *cmd, uint32_t offset, void *buf, uint32_t len
     conn_send(c, &t->data_op);
 }
 
-/* Conditions that arise in the transport; all others are made in sense.c. */
+/* Conditions that arise in the transport. */
 static const struct {
-    uint8_t status, key, asc, ascq;
+    uint8_t status;
+    enum sense_id sense;
 } failures[] = {
-    [TASK_FAIL_CRC] = {SCSI_CHECK_CONDITION, 0x0b, 0x47, 0x05},  /* PROTOCOL SERVICE CRC ERROR */
-    [TASK_FAIL_DATA] = {SCSI_CHECK_CONDITION, 0x0b, 0x4b, 0x00}, /* DATA PHASE ERROR */
-    [TASK_FAIL_FULL] = {SCSI_TASK_SET_FULL, 0, 0, 0},
+    [TASK_FAIL_CRC] = {SCSI_CHECK_CONDITION, SENSE_CRC_ERROR},
+    [TASK_FAIL_DATA] = {SCSI_CHECK_CONDITION, SENSE_DATA_PHASE},
+    [TASK_FAIL_FULL] = {SCSI_TASK_SET_FULL, SENSE_NONE},
 };
 
 /* Status and sense of @t as bytes in t->sense; returns their number. RFC 7143 11.4.7 */
@@ -100,13 +102,10 @@ static uint32_t fill_sense(struct task *t, uint8_t *status)
     *status = t->cmd.status;
     if (t->failure) {
         *status = failures[t->failure].status;
-        len = *status == SCSI_CHECK_CONDITION ? 18 : 0;
-        memset(sense, 0, 18);
-        sense[0] = 0x70; /* fixed format, current */
-        sense[2] = failures[t->failure].key;
-        sense[7] = 10;
-        sense[12] = failures[t->failure].asc;
-        sense[13] = failures[t->failure].ascq;
+        len = 0;
+        if (*status == SCSI_CHECK_CONDITION)
+            len = (uint16_t)sense_build(sense, &(struct sense){.id = failures[t->failure].sense},
+                                        t->failure_descriptor);
     } else {
         memcpy(sense, t->cmd.sense, len);
     }

@@ -62,6 +62,7 @@ static void co_provisioning(void *arg)
 {
     struct scsi_cmd *cmd = arg;
     struct lun *lun = cmd->lun;
+    uint16_t first = get_be16(cmd->cdb + 5);
     struct blk_space space;
     size_t n = 0;
     int ret;
@@ -70,10 +71,10 @@ static void co_provisioning(void *arg)
     ret = co_blk_space(blk_head_node(&lun->head), &space);
     lun_walk_end(lun);
     memset(cmd->buf, 0, LOG_MAX_BYTES);
-    if (!ret) {
+    if (!ret && first <= PARAM_AVAILABLE)
         n += put_resource(lun, cmd->buf + HDR_BYTES + n, PARAM_AVAILABLE, space.free_bytes);
+    if (!ret)
         n += put_resource(lun, cmd->buf + HDR_BYTES + n, PARAM_USED, space.used_bytes);
-    }
     cmd_reply(cmd, (uint32_t)put_header(cmd->buf, PAGE_PROVISIONING, 0, n));
 }
 
@@ -88,8 +89,8 @@ static void co_look_at_room(void *arg)
 
     co_lun_walk_begin(lun);
     ret = co_blk_space(blk_head_node(&lun->head), &space);
-    low = !ret &&
-          space.free_bytes >> (lun->block_shift + LUN_THRESHOLD_EXPONENT) < lun->mode.threshold_sets;
+    low = !ret && space.free_bytes >> (lun->block_shift + LUN_THRESHOLD_EXPONENT) <
+                      lun->mode.threshold_sets;
     lun->threshold_asking = false;
     if (low && lun->mode.threshold_armed && !lun->threshold_told && !lun->gone)
         ua_raise(lun->target, lun->number, UA_THIN_THRESHOLD);
@@ -119,8 +120,8 @@ void spc_log_sense(struct scsi_cmd *cmd)
 
     if (cmd->cdb[1] & 0x01) /* SP: nothing can be saved */
         cmd_fail_cdb_field(cmd, 1, 0);
-    else if (get_be16(cmd->cdb + 5)) /* PARAMETER POINTER: all are given */
-        cmd_fail_cdb_field(cmd, 5, -1);
+    else if (get_be16(cmd->cdb + 5) > (page == PAGE_PROVISIONING ? PARAM_USED : 0))
+        cmd_fail_cdb_field(cmd, 5, -1); /* PARAMETER POINTER: there is none from there on */
     else if (page == PAGE_LIST && (!subpage || subpage == ALL_SUBPAGES))
         cmd_get_buf(cmd, LOG_MAX_BYTES, with_list);
     else if (page == PAGE_PROVISIONING && !subpage)

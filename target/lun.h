@@ -36,13 +36,18 @@
 
 struct sanitize;
 
-/* The last EXTENDED COPY of a nexus, for RECEIVE COPY RESULTS. */
+#define LUN_KEPT_COPIES 8
+
+/* An EXTENDED COPY, for RECEIVE COPY RESULTS. */
 struct xcopy_result {
-    const struct nexus *by; /* NULL: there was none */
+    const struct nexus *by; /* NULL: there is none here, or nobody may ask any more */
+    const void *running;    /* the copy that is at work */
     uint8_t list_id;
-    uint8_t status; /* COPY MANAGER STATUS: 1 done, 2 failed */
     uint16_t segments;
     uint64_t bytes;
+    uint8_t status; /* enum scsi_status of the command */
+    uint8_t sense_len;
+    uint8_t sense[32];
 };
 
 /* Mode parameters: all that MODE SELECT can change. */
@@ -97,9 +102,10 @@ struct lun {
 
     bool ejected;
     struct sanitize *sanitize; /* one is running */
-    bool sanitize_failed, sanitize_may_exit;
+    bool sanitize_failed, sanitize_may_exit, format_failed;
 
-    struct xcopy_result last_copy;
+    struct xcopy_result copies[LUN_KEPT_COPIES];
+    unsigned next_copy; /* the place that is given away next */
     struct lun_stats stats;
     uint64_t error_quiet_until_ns[2][2]; /* [write][no space] */
 };

@@ -168,9 +168,11 @@ static void put_page(const struct lun *lun, const struct mode_page *p, unsigned 
 
 /* ---- MODE SENSE, SPC-4 6.11 and 6.12 ---- */
 
-/* SUBPAGE CODE 00h: pages without one; FFh: all; else that one. */
+/* SUBPAGE CODE 00h: pages without one; FFh: all; else that one, of one page only. */
 static bool selected(const struct mode_page *p, uint8_t code, uint8_t subpage)
 {
+    if (code == ALL_PAGES && subpage && subpage != ALL_SUBPAGES)
+        return false;
     return (code == ALL_PAGES || code == p->code) &&
            (subpage == ALL_SUBPAGES || subpage == p->subpage);
 }
@@ -238,12 +240,17 @@ int mode_sense(struct scsi_cmd *cmd, uint8_t *buf)
 
 /* ---- MODE SELECT, SPC-4 6.9 and 6.10 ---- */
 
+static uint32_t page_header_bytes(const uint8_t *b)
+{
+    return b[0] & 0x40 ? 4 : 2; /* SPF */
+}
+
 static const struct mode_page *page_at(const uint8_t *b, uint32_t room)
 {
     bool spf = b[0] & 0x40;
     uint32_t len;
 
-    if (room < (spf ? 4u : 2u))
+    if (room < page_header_bytes(b))
         return NULL;
     len = spf ? 4u + get_be16(b + 2) : 2u + b[1];
     for (size_t i = 0; i < ARRAY_LEN(mode_pages); i++) {
@@ -291,6 +298,10 @@ static bool take_pages(struct scsi_cmd *cmd, uint32_t at, struct mode_values *v)
         const struct mode_page *p = page_at(cmd->buf + at, len - at);
         uint32_t bad;
 
+        if (len - at < page_header_bytes(cmd->buf + at)) {
+            cmd_fail(cmd, SENSE_PARAM_LIST_LENGTH);
+            return false;
+        }
         if (!p) {
             cmd_fail_param_field(cmd, (uint16_t)at);
             return false;
@@ -310,13 +321,21 @@ static bool take_pages(struct scsi_cmd *cmd, uint32_t at, struct mode_values *v)
     return true;
 }
 
-/* SPC-4 5.16: all nexuses share the parameters. */
+static bool equal(const struct mode_values *a, const struct mode_values *b)
+{
+    return a->write_cache == b->write_cache && a->sense_descriptor == b->sense_descriptor &&
+           a->software_protect == b->software_protect && a->threshold_armed == b->threshold_armed &&
+           a->threshold_sets == b->threshold_sets;
+}
+
+/* SPC-4 5.16: all nexuses share the parameters, and hear when one of them is another. */
 static void put_in_force(struct scsi_cmd *cmd, const struct mode_values *v)
 {
     struct lun *lun = cmd->lun;
 
+    if (!equal(&lun->mode, v))
+        ua_raise_others(lun->target, lun->number, UA_MODE_PARAMETERS, cmd->nexus);
     use_values(lun, v);
-    ua_raise_others(lun->target, lun->number, UA_MODE_PARAMETERS, cmd->nexus);
     if (!lun->mode.write_cache && lun->writable)
         cmd_flush(cmd); /* what was cached until now */
     else

@@ -53,8 +53,10 @@ void nexus_take_over(struct nexus *n, struct nexus *old)
     list_for_each_entry (lun, &n->target->luns, link) {
         if (lun->reserved_by == old)
             lun->reserved_by = n;
-        if (lun->last_copy.by == old)
-            lun->last_copy.by = n;
+        for (unsigned i = 0; i < LUN_KEPT_COPIES; i++) {
+            if (lun->copies[i].by == old)
+                lun->copies[i].by = n;
+        }
     }
 }
 

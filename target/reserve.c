@@ -97,8 +97,10 @@ void lun_nexus_lost(struct lun *lun, const struct nexus *n)
 {
     if (!n || lun->reserved_by == n)
         lun->reserved_by = NULL;
-    if (!n || lun->last_copy.by == n)
-        lun->last_copy.by = NULL;
+    for (unsigned i = 0; i < LUN_KEPT_COPIES; i++) {
+        if (!n || lun->copies[i].by == n)
+            lun->copies[i].by = NULL;
+    }
 }
 
 /* ---- RESERVE, RELEASE, SPC-2 7.21 and 7.16; a conflict was found before ---- */

@@ -2,10 +2,11 @@
 /*
  * SANITIZE (SBC-3 5.24 and 4.11) and FORMAT UNIT. An operation goes on whatever becomes of its
  * command and its nexus; until it ends, commands that need the medium are told NOT READY. If it
- * fails the medium stays unusable until another one succeeds or the failure is acknowledged.
+ * fails the medium stays unusable until another one succeeds or (SANITIZE) the failure is
+ * acknowledged.
  *
- * Refused, and not reported as supported, where another layer lies below: what it holds would come
- * through, or stay.
+ * SANITIZE is refused, and not reported as supported, where another layer lies below: what it holds
+ * would come through, or stay.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -27,7 +28,7 @@ enum { OVERWRITE_INVERT = 0x80 };
 struct sanitize {
     struct scsi_cmd *cmd; /* to be answered; NULL: it was, or it is gone */
     struct lun *lun;
-    bool erase, invert;
+    bool format, erase, invert;
     unsigned passes; /* of writing */
     uint64_t done_bytes, all_bytes;
     uint8_t *buf; /* STEP_BYTES of the pattern */
@@ -133,15 +134,17 @@ static void co_sanitize(void *arg)
     lun_pin(lun);
     co_wait_for_others(s);
     ret = co_all_passes(s);
-    lun->sanitize_failed = ret != 0;
+    lun->sanitize_failed = ret && !s->format;
+    lun->format_failed = ret && s->format;
     lun->sanitize = NULL;
     if (ret)
-        log_err("LUN %u of %s: SANITIZE failed: %s", lun->number, target_name(lun->target),
-                strerror(-ret));
+        log_err("LUN %u of %s: %s failed: %s", lun->number, target_name(lun->target),
+                s->format ? "FORMAT UNIT" : "SANITIZE", strerror(-ret));
     else
-        log_notice("LUN %u of %s is sanitized", lun->number, target_name(lun->target));
+        log_notice("LUN %u of %s is %s", lun->number, target_name(lun->target),
+                   s->format ? "formatted" : "sanitized");
     if (s->cmd && ret)
-        cmd_fail(s->cmd, SENSE_SANITIZE_FAILED);
+        cmd_fail(s->cmd, s->format ? SENSE_FORMAT_FAILED : SENSE_SANITIZE_FAILED);
     else if (s->cmd)
         cmd_good(s->cmd);
     free(s->buf);
@@ -154,11 +157,13 @@ void scsi_not_ready(const struct lun *lun, struct sense *s)
     const struct sanitize *z = lun->sanitize;
 
     if (z) {
-        s->id = SENSE_SANITIZING;
+        s->id = z->format ? SENSE_FORMATTING : SENSE_SANITIZING;
         s->has_progress = true;
         s->progress = (uint16_t)(z->done_bytes * 65535 / MAX_OF(z->all_bytes, 1));
     } else if (lun->sanitize_failed) {
         s->id = SENSE_SANITIZE_FAILED;
+    } else if (lun->format_failed) {
+        s->id = SENSE_FORMAT_FAILED;
     } else if (lun->ejected) {
         s->id = SENSE_NO_MEDIUM;
     }
@@ -177,16 +182,16 @@ bool lun_has_layer_below(const struct lun *lun)
     return false;
 }
 
-/* Takes @s over. */
-static void launch(struct scsi_cmd *cmd, struct sanitize *s)
+/* Takes @s over. @immed: the command ends at once. */
+static void launch(struct scsi_cmd *cmd, struct sanitize *s, bool immed)
 {
     struct lun *lun = cmd->lun;
 
     s->lun = lun;
     s->all_bytes = s->passes * lun_blocks_to_bytes(lun, lun->capacity_blocks);
     lun->sanitize = s;
-    lun->sanitize_may_exit = cmd->cdb[1] & SANITIZE_AUSE;
-    if (cmd->cdb[1] & SANITIZE_IMMED) {
+    lun->sanitize_may_exit = !s->format && cmd->cdb[1] & SANITIZE_AUSE;
+    if (immed) {
         cmd_good(cmd);
     } else {
         s->cmd = cmd;
@@ -224,7 +229,7 @@ static void overwrite_with_list(struct scsi_cmd *cmd)
         s->buf[i] = list[OVERWRITE_HDR_BYTES + (i & (block - 1)) % pattern];
     s->invert = list[0] & OVERWRITE_INVERT;
     s->passes = list[0] & 0x1f;
-    launch(cmd, s);
+    launch(cmd, s, cmd->cdb[1] & SANITIZE_IMMED);
 }
 
 static void overwrite_fetch(struct scsi_cmd *cmd)
@@ -243,7 +248,7 @@ static void start_overwrite(struct scsi_cmd *cmd, uint64_t len)
     cmd_get_buf(cmd, (uint32_t)len, overwrite_fetch);
 }
 
-static void start_erase(struct scsi_cmd *cmd)
+static void start_erase(struct scsi_cmd *cmd, bool format, bool immed)
 {
     struct sanitize *s = calloc(1, sizeof(*s));
 
@@ -251,9 +256,10 @@ static void start_erase(struct scsi_cmd *cmd)
         cmd_fail_errno(cmd, -ENOMEM);
         return;
     }
+    s->format = format;
     s->erase = true;
     s->passes = 1;
-    launch(cmd, s);
+    launch(cmd, s, immed);
 }
 
 static void exit_failure_mode(struct scsi_cmd *cmd)
@@ -279,7 +285,7 @@ void sbc_sanitize(struct scsi_cmd *cmd)
     uint64_t len = cdb_get(cmd->cdb, cmd->op->len);
 
     if (cmd->lun->sanitize)
-        cmd_fail(cmd, SENSE_SANITIZING);
+        cmd_fail(cmd, cmd->lun->sanitize->format ? SENSE_FORMATTING : SENSE_SANITIZING);
     else if (cmd->lun->ejected)
         cmd_fail(cmd, SENSE_NO_MEDIUM);
     else if (action != SA_OVERWRITE && len)
@@ -291,39 +297,73 @@ void sbc_sanitize(struct scsi_cmd *cmd)
     else if (action == SA_OVERWRITE)
         start_overwrite(cmd, len);
     else
-        start_erase(cmd);
+        start_erase(cmd, false, cmd->cdb[1] & SANITIZE_IMMED);
 }
 
 /*
- * FORMAT UNIT, SBC-3 5.4: the medium needs none and has no defects. Without parameters it is as
- * formatted as it can be: all data becomes what is never written, zeros; a chain's new top hides
- * what is below.
+ * FORMAT UNIT, SBC-3 5.4: the medium needs none and has no defects, so there is nothing to give it
+ * but a header. It is as formatted as it can be when all data has become what is never written,
+ * zeros; a chain's new top hides what is below.
  */
-static void format_zero(struct scsi_cmd *cmd);
 
-static void format_done(struct scsi_cmd *cmd)
+enum { FORMAT_LONGLIST = 0x20, FORMAT_FMTDATA = 0x10 };
+enum { FORMAT_FOV = 0x80, FORMAT_ONLY_WITH_FOV = 0x7c, FORMAT_IP = 0x08, FORMAT_IMMED = 0x02 };
+
+static uint32_t format_header_bytes(const struct scsi_cmd *cmd)
 {
-    cmd->lba += cmd->req.length_bytes >> cmd->lun->block_shift;
-    if (cmd->req.result)
-        cmd_fail(cmd, SENSE_INTERNAL_FAILURE);
-    else if (cmd->lba < cmd->lun->capacity_blocks)
-        format_zero(cmd);
+    return cmd->cdb[1] & FORMAT_LONGLIST ? 8 : 4;
+}
+
+/* The first byte of the header that can't be as it is, or -1. */
+static int bad_format_byte(const uint8_t *list, bool is_long)
+{
+    if (list[0] & 0x07) /* PROTECTION FIELD USAGE */
+        return 0;
+    if (list[1] & FORMAT_IP || (!(list[1] & FORMAT_FOV) && list[1] & FORMAT_ONLY_WITH_FOV))
+        return 1;
+    if (is_long && list[3]) /* P_I_INFORMATION, PROTECTION INTERVAL EXPONENT */
+        return 3;
+    if (is_long ? get_be32(list + 4) : get_be16(list + 2)) /* DEFECT LIST LENGTH */
+        return is_long ? 4 : 2;
+    return -1;
+}
+
+static void format_with_list(struct scsi_cmd *cmd)
+{
+    int bad = bad_format_byte(cmd->buf, cmd->cdb[1] & FORMAT_LONGLIST);
+
+    cmd->moved_bytes = cmd->buf_len;
+    if (bad >= 0)
+        cmd_fail_param_field(cmd, (uint16_t)bad);
     else
-        cmd_flush(cmd);
+        start_erase(cmd, true, cmd->buf[1] & FORMAT_IMMED);
 }
 
-static void format_zero(struct scsi_cmd *cmd)
+static void format_fetch(struct scsi_cmd *cmd)
 {
-    uint64_t left = lun_blocks_to_bytes(cmd->lun, cmd->lun->capacity_blocks - cmd->lba);
-
-    cmd_io(cmd, BLK_WRITE_ZEROES, BLK_MAY_UNMAP, cmd_lba_bytes(cmd),
-           MIN_OF(left, 64 * (uint64_t)STEP_BYTES), NULL, format_zero, format_done);
+    cmd_data_out(cmd, 0, format_header_bytes(cmd), format_with_list);
 }
 
+/* FMTPINFO is refused by the command's usage map. */
 void sbc_format_unit(struct scsi_cmd *cmd)
 {
-    if (cmd->cdb[1]) /* FMTPINFO, LONGLIST, FMTDATA, CMPLST, DEFECT LIST FORMAT */
-        cmd_fail_cdb_field(cmd, 1, 7);
-    else
-        format_zero(cmd);
+    static const uint8_t list_formats = 1u << 0 | 1u << 3 | 1u << 4 | 1u << 5;
+    uint32_t hdr = format_header_bytes(cmd);
+    struct sense s = {.id = SENSE_NONE};
+
+    scsi_not_ready(cmd->lun, &s);
+    if (s.id != SENSE_NONE && s.id != SENSE_FORMAT_FAILED)
+        cmd_fail(cmd, s.id);
+    else if (!(list_formats >> (cmd->cdb[1] & 0x07) & 1))
+        cmd_fail_cdb_field(cmd, 1, 2);
+    else if (!(cmd->cdb[1] & FORMAT_FMTDATA) && cmd->cdb[1]) /* they are said of a list */
+        cmd_fail_cdb_field(cmd, 1, 5);
+    else if (!cmd->cdb[1])
+        start_erase(cmd, true, false);
+    else if (cmd_expected_bytes(cmd) < hdr)
+        cmd_fail(cmd, SENSE_PARAM_LIST_LENGTH);
+    else {
+        cmd->transfer_bytes = hdr;
+        cmd_get_buf(cmd, hdr, format_fetch);
+    }
 }

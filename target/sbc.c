@@ -366,7 +366,7 @@ void sbc_start_stop(struct scsi_cmd *cmd)
     struct sense s = {.id = SENSE_NONE};
 
     scsi_not_ready(cmd->lun, &s);
-    if (s.id == SENSE_SANITIZING)
+    if (s.id == SENSE_SANITIZING || s.id == SENSE_FORMATTING)
         cmd_fail(cmd, s.id);
     else if (cmd->cdb[4] >> 4)
         cmd_good(cmd);

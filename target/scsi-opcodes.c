@@ -95,6 +95,8 @@ static const struct scsi_opcode copy_results[SCSI_NR_SA] = {
                    .len = AT(10, 4), .usage = {0x84, 0x1f, 0xff, [10] = FF4}),
     [0x03] = REPLY("RECEIVE COPY OPERATING PARAMETERS", spc_copy_parameters, RESV_WRITE,
                    .cdb_len = 16, .len = AT(10, 4), .usage = {0x84, 0x1f, [10] = FF4}),
+    [0x04] = REPLY("RECEIVE COPY FAILURE DETAILS(LID1)", spc_copy_failure, RESV_WRITE,
+                   .cdb_len = 16, .len = AT(10, 4), .usage = {0x84, 0x1f, 0xff, [10] = FF4}),
 };
 
 #define SANITIZE(name_)                                                                    \
@@ -119,8 +121,8 @@ static const struct scsi_opcode table[256] = {
     [0x03] = REPLY("REQUEST SENSE", spc_request_sense, RESV_ALLOWED, .ua = UA_RETURN,
                    .flags = OPF_NO_LUN | OPF_WLUN, .cdb_len = 6, .len = AT(4, 1),
                    .usage = {0x03, 0x01, [4] = 0xff}),
-    [0x04] = OP("FORMAT UNIT", sbc_format_unit, RESV_WRITE, .flags = OPF_WRITE | OPF_READY,
-                .cdb_len = 6, .usage = {0x04, 0xff}),
+    [0x04] = OP("FORMAT UNIT", sbc_format_unit, RESV_WRITE, .dir = DIR_OUT, .flags = OPF_WRITE,
+                .cdb_len = 6, .usage = {0x04, 0x3f}),
     [0x08] = OP("READ(6)", sbc_read, RESV_READ, .dir = DIR_IN, .flags = READ_FLAGS, .cdb_len = 6,
                 .lba = AT(1, 3), .len = AT(4, 1), .usage = {0x08, 0x1f, FF2, 0xff}),
     [0x0a] = OP("WRITE(6)", sbc_write, RESV_WRITE, .dir = DIR_OUT, .flags = WRITE_FLAGS,

@@ -111,6 +111,7 @@ void spc_log_sense(struct scsi_cmd *cmd);
 void spc_extended_copy(struct scsi_cmd *cmd);
 int spc_copy_status(struct scsi_cmd *cmd, uint8_t *buf);
 int spc_copy_parameters(struct scsi_cmd *cmd, uint8_t *buf);
+int spc_copy_failure(struct scsi_cmd *cmd, uint8_t *buf);
 /* vpd.c */
 int vpd_inquiry(struct scsi_cmd *cmd, uint8_t *buf);
 /* True if this designator (as in VPD 83h, in 24 bytes) is one of the LUN's. */

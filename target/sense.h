@@ -43,6 +43,11 @@ enum sense_id {
     SENSE_SOURCE_LOST,
     SENSE_SOURCE_TIMEOUT,
     SENSE_INTERNAL_FAILURE,
+    SENSE_CRC_ERROR,  /* of the transport: what came was damaged, ... */
+    SENSE_DATA_PHASE, /* ... or not what was to come */
+    SENSE_OPERATION_IN_PROGRESS,
+    SENSE_FORMATTING,
+    SENSE_FORMAT_FAILED,
     SENSE_UA_FIRST, /* + enum ua_kind */
     SENSE_NR = SENSE_UA_FIRST + UA_NR_KINDS,
 };

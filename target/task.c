@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "target/lun.h"
 #define LOG_AREA "iscsi"
 #include "util/log.h"
 #include "util/size.h"
@@ -327,6 +328,8 @@ void task_fail(struct task *t, enum task_failure failure)
     if (t->failure || t->scsi_done || t->aborted)
         return;
     t->failure = failure;
+    t->failure_descriptor =
+        t->started && t->cmd.lun && t->cmd.lun->mode.sense_descriptor; /* while it is there */
     task_data_ended(t);
     give_up(t);
 }

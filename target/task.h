@@ -51,8 +51,9 @@ struct task {
     bool responded; /* response queued, or none is due */
     bool credited;  /* its place in the command window was given back */
     enum task_failure failure;
-    uint64_t ended_ns; /* when SCSI was through with it, or it was aborted */
-    uint32_t data_claim; /* counted in session->data_bytes */
+    uint64_t ended_ns;       /* when SCSI was through with it, or it was aborted */
+    uint32_t data_claim;     /* counted in session->data_bytes */
+    bool failure_descriptor; /* D_SENSE of the unit it was for */
 
     /* data-out, [0, received) is there and verified */
     uint8_t *buf; /* SCSI's, for [buf_at, buf_at + buf_len); NULL: it waits for nothing */

@@ -170,7 +170,7 @@ static size_t fill_extended(const struct lun *lun, uint8_t *b)
     page[5] = 0x07; /* HEADSUP, ORDSUP, SIMPSUP */
     if (lun->writable)
         page[6] = 0x01; /* V_SUP: a volatile cache */
-    page[13] = SCSI_MAX_SENSE;
+    page[13] = SENSE_MAX_BUILT;
     return 60;
 }
 
@@ -218,7 +218,7 @@ static size_t put_copy_header(uint8_t *b, uint16_t type, uint16_t len)
 static size_t fill_copy(const struct lun *lun, uint8_t *b)
 {
     /* bytes of the list, then operation code and its service actions, padded to words */
-    static const uint8_t commands[] = {7, 0x83, 1, 0x00, 0x84, 2, 0x00, 0x03};
+    static const uint8_t commands[12] = {8, 0x83, 1, 0x00, 0x84, 3, 0x00, 0x03, 0x04};
     static const uint8_t types[] = {2, XCOPY_SEG_BLOCKS, XCOPY_TARGET_ID, 0};
     size_t n = 0;
 

@@ -15,9 +15,11 @@
 #include "util/byteorder.h"
 #include "util/size.h"
 
-#define HDR_BYTES       16
-#define CHUNK_BYTES     BUFPOOL_MAX_BYTES
-#define LIST_ID_DISCARD 3 /* LIST ID USAGE: none is kept */
+#define HDR_BYTES   16
+#define CHUNK_BYTES BUFPOOL_MAX_BYTES
+
+/* LIST ID USAGE */
+enum { USAGE_KEEP = 0, USAGE_RESERVED = 1, USAGE_MAY_DISCARD = 2, USAGE_NO_ID = 3 };
 
 struct segment {
     uint16_t from, to; /* LUN numbers */
@@ -26,8 +28,8 @@ struct segment {
 
 struct xcopy {
     struct scsi_cmd *cmd;
-    bool keep_result;
-    uint8_t list_id;
+    uint8_t list_id, usage;
+    struct xcopy_result *result; /* NULL: none is kept; not ours any more unless it runs us */
     uint16_t targets[XCOPY_MAX_TARGETS]; /* LUN numbers */
     unsigned nr_targets, nr_segments, done_segments;
     uint64_t done_bytes;
@@ -123,15 +125,76 @@ static enum sense_id co_segment(struct xcopy *x, const struct segment *s)
     return id;
 }
 
-static void keep_result(const struct xcopy *x, bool failed)
+/* ---- what RECEIVE COPY RESULTS tells ---- */
+
+static struct xcopy_result *find_result(struct lun *lun, const struct nexus *n, uint8_t list_id)
 {
-    x->cmd->lun->last_copy = (struct xcopy_result){
-        .by = x->cmd->nexus,
-        .list_id = x->list_id,
-        .status = failed ? 2 : 1,
-        .segments = (uint16_t)x->done_segments,
-        .bytes = x->done_bytes,
-    };
+    for (unsigned i = 0; i < LUN_KEPT_COPIES; i++) {
+        if (lun->copies[i].by == n && lun->copies[i].list_id == list_id)
+            return &lun->copies[i];
+    }
+    return NULL;
+}
+
+/* NULL: copies that are at work have all places. */
+static struct xcopy_result *place_for_result(struct lun *lun)
+{
+    for (unsigned i = 0; i < LUN_KEPT_COPIES; i++) {
+        struct xcopy_result *r = &lun->copies[lun->next_copy++ % LUN_KEPT_COPIES];
+
+        if (!r->running)
+            return r;
+    }
+    return NULL;
+}
+
+/*
+ * False: the identifier is that of a copy at work, and the command has ended (SPC-4 6.4.3.2). Those
+ * that let their results be discarded need none of their own: QEMU has one for all its copies.
+ */
+static bool begin_result(struct xcopy *x)
+{
+    struct lun *lun = x->cmd->lun;
+    struct xcopy_result *r = find_result(lun, x->cmd->nexus, x->list_id);
+
+    if (x->usage == USAGE_NO_ID)
+        return true;
+    if (r && r->running && x->usage == USAGE_KEEP) {
+        cmd_fail(x->cmd, SENSE_OPERATION_IN_PROGRESS);
+        return false;
+    }
+    if (r && r->running)
+        return true;
+    x->result = r ? r : place_for_result(lun);
+    if (x->result)
+        *x->result =
+            (struct xcopy_result){.by = x->cmd->nexus, .running = x, .list_id = x->list_id};
+    return true;
+}
+
+static void note_progress(const struct xcopy *x)
+{
+    if (!x->result)
+        return;
+    x->result->segments = (uint16_t)x->done_segments;
+    x->result->bytes = x->done_bytes;
+}
+
+/* The command has ended, or is about to. */
+static void end_result(const struct xcopy *x)
+{
+    const struct scsi_cmd *cmd = x->cmd;
+    struct xcopy_result *r = x->result;
+
+    if (!r)
+        return;
+    note_progress(x);
+    r->running = NULL;
+    if (cmd->abort_requested)
+        r->by = NULL;
+    r->status = cmd->status;
+    r->sense_len = (uint8_t)MIN_OF(cmd->sense_len, (uint16_t)sizeof(r->sense));
+    memcpy(r->sense, cmd->sense, r->sense_len);
 }
 
 static void co_xcopy(void *arg)
@@ -145,18 +208,20 @@ static void co_xcopy(void *arg)
     while (x->done_segments < x->nr_segments && id == SENSE_NONE && !cmd->abort_requested) {
         id = co_segment(x, &x->segments[x->done_segments]);
         x->done_segments += id == SENSE_NONE;
+        note_progress(x);
     }
-    if (x->keep_result && !cmd->abort_requested)
-        keep_result(x, id != SENSE_NONE);
     if (id != SENSE_NONE)
         cmd_fail(cmd, id);
     else
         cmd_good(cmd);
+    end_result(x);
     lun_unpin(lun);
 }
 
 static void start_copy(struct scsi_cmd *cmd)
 {
+    if (!begin_result(cmd->priv))
+        return;
     cmd->phase = PH_WALK;
     co_spawn(co_xcopy, cmd->priv);
 }
@@ -257,7 +322,11 @@ static bool parse_list(struct xcopy *x)
     uint32_t targets = get_be16(list + 2), segments = get_be32(list + 8);
 
     x->list_id = list[0];
-    x->keep_result = (list[1] >> 3 & 3) != LIST_ID_DISCARD;
+    x->usage = list[1] >> 3 & 3;
+    if (x->usage == USAGE_RESERVED || (x->usage == USAGE_NO_ID && x->list_id)) {
+        cmd_fail_param_field(cmd, x->usage == USAGE_RESERVED ? 1 : 0);
+        return false;
+    }
     if (targets % XCOPY_TARGET_BYTES || segments > cmd->buf_len ||
         targets + segments > XCOPY_MAX_LIST_BYTES ||
         HDR_BYTES + targets + segments > cmd->buf_len) {
@@ -321,21 +390,39 @@ void spc_extended_copy(struct scsi_cmd *cmd)
 
 /* ---- RECEIVE COPY RESULTS ---- */
 
-/* A copy has ended before anyone can ask: there is only the last one to tell of. */
+enum { COPY_AT_WORK = 0, COPY_DONE = 1, COPY_FAILED = 2 };
+
 int spc_copy_status(struct scsi_cmd *cmd, uint8_t *buf)
 {
-    const struct xcopy_result *r = &cmd->lun->last_copy;
+    const struct xcopy_result *r = find_result(cmd->lun, cmd->nexus, cmd->cdb[2]);
 
-    if (r->by != cmd->nexus || r->list_id != cmd->cdb[2]) {
+    if (!r) {
         cmd_fail_cdb_field(cmd, 2, -1);
         return -1;
     }
     put_be32(buf, 12 - 4);
-    buf[4] = r->status;
+    buf[4] = r->running ? COPY_AT_WORK : r->status == SCSI_GOOD ? COPY_DONE : COPY_FAILED;
     put_be16(buf + 5, r->segments);
     buf[7] = 0x01; /* TRANSFER COUNT is in KiB */
     put_be32(buf + 8, (uint32_t)(r->bytes >> 10));
     return 12;
+}
+
+/* SPC-4 6.21: of a copy that failed; what is told once is kept no longer. */
+int spc_copy_failure(struct scsi_cmd *cmd, uint8_t *buf)
+{
+    struct xcopy_result *r = find_result(cmd->lun, cmd->nexus, cmd->cdb[2]);
+
+    if (!r || r->running || r->status == SCSI_GOOD) {
+        cmd_fail_cdb_field(cmd, 2, -1);
+        return -1;
+    }
+    put_be32(buf, 60u - 4 + r->sense_len);
+    buf[56] = r->status;
+    put_be16(buf + 58, r->sense_len);
+    memcpy(buf + 60, r->sense, r->sense_len);
+    r->by = NULL;
+    return 60 + r->sense_len;
 }
 
 int spc_copy_parameters(struct scsi_cmd *cmd, uint8_t *buf)

@@ -49,6 +49,7 @@ UNIT_TESTS += \
 	tests/unit/test-remote-url \
 	tests/unit/test-reopen \
 	tests/unit/test-scsi-commands \
+	tests/unit/test-scsi-limits \
 	tests/unit/test-scsi-opcodes \
 	tests/unit/test-scsi-residuals \
 	tests/unit/test-scsi-units \
@@ -195,6 +196,9 @@ tests_unit_test_reopen_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_scsi_commands_SOURCES = tests/unit/test-scsi-commands.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/scsi-fake.c tests/unit/scsi-fake.h
 tests_unit_test_scsi_commands_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+tests_unit_test_scsi_limits_SOURCES = tests/unit/test-scsi-limits.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/scsi-fake.c tests/unit/scsi-fake.h
+tests_unit_test_scsi_limits_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
 
 tests_unit_test_scsi_opcodes_SOURCES = tests/unit/test-scsi-opcodes.c
 tests_unit_test_scsi_opcodes_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
