@@ -129,8 +129,18 @@ static void take_provisioning(struct mode_values *v, const uint8_t *page)
     v->threshold_sets = get_be32(page + AT_THRESHOLD + 4);
 }
 
+/* ---- SBC-3 6.4.8, errors are told as they are ---- */
+
+static void fill_recovery(const struct lun *lun, const struct mode_values *v, uint8_t *page)
+{
+    (void)lun;
+    (void)v;
+    page[7] = 0x80; /* LBPERE: thresholds that are armed are told */
+}
+
 /* Ascending, as MODE SENSE tells them. */
 static const struct mode_page mode_pages[] = {
+    {0x01, 0x00, 12, fill_recovery, NULL, NULL},
     {0x08, 0x00, 20, fill_caching, mask_caching, take_caching},
     {0x0a, 0x00, 12, fill_control, mask_control, take_control},
     {0x1c, 0x00, 12, fill_exceptions, NULL, NULL},

@@ -119,11 +119,13 @@ static void unmap_with_list(struct scsi_cmd *cmd)
         cmd_fail_param_field(cmd, 2);
         return;
     }
-    if (desc_bytes > cmd->buf_len - UNMAP_HDR_BYTES) {
-        cmd_fail(cmd, SENSE_PARAM_LIST_LENGTH);
+    if (desc_bytes > cmd->buf_len - UNMAP_HDR_BYTES && cmd->buf_len < cmd->transfer_bytes) {
+        cmd_fail(cmd, SENSE_PARAM_LIST_LENGTH); /* the initiator gave less than its CDB says */
         return;
     }
-    cmd->nr_blocks = desc_bytes / UNMAP_DESC_BYTES; /* an incomplete last one is ignored */
+    /* an incomplete last one, and those that the CDB's length cuts off, are ignored */
+    desc_bytes = (uint16_t)MIN_OF((uint32_t)desc_bytes, cmd->buf_len - UNMAP_HDR_BYTES);
+    cmd->nr_blocks = desc_bytes / UNMAP_DESC_BYTES;
     cmd->lba = 0;
     if (unmap_list_ok(cmd))
         unmap_next(cmd);

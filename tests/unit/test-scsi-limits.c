@@ -298,9 +298,9 @@ TEST(limits, all_pages_have_all_subpages_or_none)
 {
     setup();
     CHECK_EQ(exec(CDB(0x1a, 8, 0x3f, 0, 255, 0), NULL, 255), 0);
-    CHECK_EQ(data[0] + 1, 4 + 20 + 12 + 12);
+    CHECK_EQ(data[0] + 1, 4 + 12 + 20 + 12 + 12);
     CHECK_EQ(exec(CDB(0x1a, 8, 0x3f, 0xff, 255, 0), NULL, 255), 0);
-    CHECK_EQ(data[0] + 1, 4 + 20 + 12 + 12 + 24);
+    CHECK_EQ(data[0] + 1, 4 + 12 + 20 + 12 + 12 + 24);
     CHECK_EQ(exec(CDB(0x1a, 8, 0x1c, 0xff, 255, 0), NULL, 255), 0);
     CHECK_EQ(data[0] + 1, 4 + 12 + 24);
     CHECK_EQ(exec(CDB(0x1a, 8, 0x3f, 0x02, 255, 0), NULL, 255), SENSE(5, 0x24, 0));

@@ -617,7 +617,13 @@ TEST(scsi, unmap_list_lengths_are_checked)
     len = unmap_list(data, 1, (const uint32_t[][2]){{0, 8}});
     CHECK_EQ(unmap(data, 0), 0);
     CHECK_EQ(unmap(data, 7), SENSE(5, 0x1a, 0));
-    CHECK_EQ(unmap(data, len - 1), SENSE(5, 0x1a, 0));
+    mem_node_fill(f.mem, 0, 8192, BLK_ST_DATA, 0x77);
+    CHECK_EQ(unmap(data, len - 1), 0); /* SBC-3 5.28.2: what is cut off is ignored */
+    CHECK_EQ(f.mem->data[0], 0x77);
+    len = unmap_list(data, 2, (const uint32_t[][2]){{0, 8}, {8, 8}});
+    CHECK_EQ(unmap(data, len - 16), 0);
+    CHECK_EQ(f.mem->data[0], 0);
+    CHECK_EQ(f.mem->data[4096], 0x77);
     put_be16(data + 2, 16 * 256);
     CHECK_EQ(unmap(data, len), SENSE(5, 0x26, 0));
     CHECK_EQ(fake_exec(&f, CDB(0x42, 1, 0, 0, 0, 0, 0, 0, 24, 0), data, 24, true),
@@ -1046,7 +1052,7 @@ TEST(scsi, mode_sense_tells_write_protection_and_cache)
     CHECK_EQ(fake_exec(&f, CDB(0x1a, 0, 0x3f, 0, 255, 0), data, 255, false), 0);
     CHECK_EQ(data[2], 0x90);
     CHECK_EQ(data[3], 8);
-    CHECK_EQ(data[0], 3 + 8 + 20 + 12 + 12);
+    CHECK_EQ(data[0], 3 + 8 + 12 + 20 + 12 + 12);
     CHECK_EQ(fake_exec(&f, CDB(0x1a, 0, 0xff, 0, 255, 0), data, 255, false), SENSE(5, 0x39, 0));
     CHECK_EQ(fake_exec(&f, CDB(0x1a, 0, 0x02, 0, 255, 0), data, 255, false), SENSE(5, 0x24, 0));
     fake_teardown(&f);
