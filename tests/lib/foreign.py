@@ -39,6 +39,27 @@ def judge_registration(j, d, what, source, pulled, holds):
             + (", until it is restarted" if holds == FORGETS else ""), f"{found}, not {key}; {pulled.stderr}")
 
 
+def judge_need(j, d, what, source, image, tells):
+    """What is read of a source that @tells by GET LBA STATUS what is allocated, or does not."""
+    name = what + "-need"
+    into = j.path(f"into-{name}")
+    os.makedirs(into)
+    d.ctl("chain", "pull", name, f"iscsi://127.0.0.1:{source.port}/{source.iqn}", "--into", into,
+          "--target", f"{LOCAL_IQN}-{name}")
+    poll("the stream's end", lambda: d.progress() is None, 90, 0.05)
+    read, overlay = d.execute("query-chains", name=name)[0]["source-bytes-read"], os.path.join(into, name + ".qcow2")
+    used, size = (os.stat(image).st_blocks * 512, os.stat(image).st_size)
+    if tells:
+        j.check(read <= used + MIB, f"{what}: what is not allocated is not read", f"{read} bytes of {used}")
+    else:
+        j.check(read >= size, f"{what}: does not tell what is allocated, so all is read", f"{read} bytes of {size}")
+    same, said = identical(d.url(f"{LOCAL_IQN}-{name}", 0), "raw", image, "raw")
+    small = os.stat(overlay).st_blocks * 512
+    j.check(same and small <= used + 8 * MIB, f"{what}: the copy is right, and has no room for zeros",
+            f"{said} {small} bytes for {used}")
+    d.ctl("chain", "remove", name)
+
+
 def judge_pull(j, d, what, source, image, holds, speed="16M"):
     """The whole of a pull by @d under a verifying writer; @image is what the source serves, @holds:
     what it does with a registration."""
