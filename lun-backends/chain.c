@@ -18,6 +18,7 @@
 #include "lun-backends/image-probe.h"
 #include "lun-backends/qcow2.h"
 #include "lun-backends/ram.h"
+#include "util/byteorder.h"
 #include "util/coroutine.h"
 #include "util/log.h"
 #include "util/size.h"
@@ -70,6 +71,8 @@ static int co_refuse_loop(struct opening *o)
     return 0;
 }
 
+#define QCOW2_BACKING_AT 8 /* backing_file_offset, in the header */
+
 /* ---- one layer ------------------------------------------------------------------------ */
 
 static int co_probe_format(struct opening *o, struct blk_node *file)
@@ -117,7 +120,7 @@ static int co_open_format(struct opening *o, struct blk_node *file, bool writabl
         .writable = writable,
         .fix_leaks = writable && o->opts->fix_leaks,
         .no_lock = o->opts->no_lock,
-        .cache = o->opts->cache,
+        .cache = file_node_cache(file),
         .snapshot = o->chain->nr_layers ? NULL : o->opts->snapshot,
     };
 
@@ -126,6 +129,37 @@ static int co_open_format(struct opening *o, struct blk_node *file, bool writabl
     if (qo.snapshot)
         return error_set(o->err, ENOTSUP, "'%s' is raw: it has no snapshots", o->path);
     return co_raw_open(file, writable, node, o->err);
+}
+
+static int co_is_overlay(struct opening *o, struct blk_node *file, bool *overlay)
+{
+    uint8_t head[QCOW2_BACKING_AT + 8] = {0};
+    int ret = 0;
+
+    *overlay = false;
+    if (strcmp(o->format, "qcow2") || file->size_bytes < sizeof(head))
+        return 0;
+    ret = co_blk_read(file, 0, head, sizeof(head), 0);
+    if (ret)
+        return error_set(o->err, -ret, "reading '%s': %s", o->path, strerror(-ret));
+    *overlay = get_be64(head + QCOW2_BACKING_AT) != 0;
+    return 0;
+}
+
+/*
+ * auto, for a file that is written: a disk of its own is read back and overwritten, so it goes
+ * through the page cache; what is written to an overlay is mostly new, and what is read mostly
+ * below it, so it is left past the page cache, as devices are.
+ */
+static int co_choose_cache(struct opening *o, struct blk_node *file)
+{
+    bool overlay;
+    int ret;
+
+    if (o->opts->cache != FILE_CACHE_AUTO || file->read_only || file_node_is_device(file))
+        return 0;
+    ret = co_is_overlay(o, file, &overlay);
+    return ret || overlay ? ret : co_file_set_cache(file, FILE_CACHE_WRITEBACK, o->err);
 }
 
 /* A change of the external data file is a change of the layer. */
@@ -226,6 +260,8 @@ static int co_open_layer(struct opening *o)
     if (ret)
         return ret;
     ret = co_choose_format(o, file, top);
+    if (!ret)
+        ret = co_choose_cache(o, file);
     if (!ret)
         ret = co_open_format(o, file, writable, &node);
     if (!ret)

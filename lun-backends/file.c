@@ -401,6 +401,19 @@ static int co_file_reopen(struct blk_node *node, bool writable, struct error *er
     return ret;
 }
 
+int co_file_set_cache(struct blk_node *node, enum file_cache cache, struct error *err)
+{
+    struct file_node *f = to_file(node);
+    enum file_cache before = f->cache;
+    int ret;
+
+    f->cache = cache;
+    ret = co_file_reopen(node, !node->read_only, err);
+    if (ret)
+        f->cache = before;
+    return ret;
+}
+
 /* ---- closing ----------------------------------------------------------------------- */
 
 static int close_on_helper(void *arg)
@@ -457,6 +470,16 @@ uint64_t file_node_length(const struct blk_node *node)
 bool file_node_is_direct(const struct blk_node *node)
 {
     return to_file(node)->direct;
+}
+
+bool file_node_is_device(const struct blk_node *node)
+{
+    return to_file(node)->is_blkdev;
+}
+
+enum file_cache file_node_cache(const struct blk_node *node)
+{
+    return to_file(node)->cache;
 }
 
 bool file_cache_from_name(const char *name, enum file_cache *cache)

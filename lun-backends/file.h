@@ -49,6 +49,10 @@ void file_node_identity(const struct blk_node *node, struct file_identity *id);
 /* Real (stat) size of the file, without preallocated tail; file nodes only. */
 uint64_t file_node_length(const struct blk_node *node);
 bool file_node_is_direct(const struct blk_node *node);
+bool file_node_is_device(const struct blk_node *node);
+enum file_cache file_node_cache(const struct blk_node *node);
+/* In a coroutine, nothing in flight: opens the file once more, in that mode. It stays locked. */
+int co_file_set_cache(struct blk_node *node, enum file_cache cache, struct error *err);
 /* Bytes allocated on disk (st_blocks), on a helper thread; -errno. */
 int co_file_allocated_bytes(const struct blk_node *node, uint64_t *bytes);
 
