@@ -17,8 +17,8 @@
 #include "util/size.h"
 
 #define BATCH_PDUS     128
-#define BATCH_BYTES    (1u << 20)
-#define BATCHES_A_TURN 16
+#define BATCH_BYTES    (4u << 20) /* what a socket's buffer takes at most, by default */
+#define BATCHES_A_TURN 8
 #define MAX_IOVS       (3 * BATCH_PDUS)
 
 /* One PDU of an entry, as it is on the wire. */
