@@ -17,6 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "util/size.h"
+
 #define RX_BYTES     (4u << 20)
 #define TX_ENTRIES   4096
 #define HIST_BUCKETS (64 * 40)
@@ -321,8 +323,13 @@ static bool turn(uint64_t wait_ns)
     bool sent = tx_flush();
     struct pollfd p = {.fd = sock, .events = (short)(POLLIN | (sent ? 0 : POLLOUT))};
     struct timespec ts = {(time_t)(wait_ns / 1000000000), (long)(wait_ns % 1000000000)};
+    uint64_t awake_ns = client_opt.poll_us * 1000, begin = awake_ns ? client_now_ns() : 0;
 
-    return receive() || ppoll(&p, 1, &ts, NULL) != 0;
+    do {
+        if (receive())
+            return true;
+    } while (sent && awake_ns && client_now_ns() - begin < MIN_OF(awake_ns, wait_ns));
+    return ppoll(&p, 1, &ts, NULL) != 0;
 }
 
 static bool fill(void)
@@ -403,6 +410,7 @@ static const char usage[] =
     "  [-i IOPS [-w SECONDS]]  an open loop: commands come at random times (Poisson), IOPS a\n"
     "            second in the mean; a latency counts from when its command was due, except in\n"
     "            the first -w seconds; no block comes twice\n"
+    "  [-p MICROSECONDS]  how long to look for answers before sleeping; else it sleeps at once\n"
     "  [-u]  every block of the span once, then the end   [-N COUNT]  the end after so many\n"
     "  [-f]  a flush at the end, its time counted         [-d]  header and data digests (iSCSI)\n";
 
@@ -462,6 +470,9 @@ static void set_option(int c, char *arg)
         /* Neighbouring seeds start far apart. */
         o->seed = (strtoull(arg, NULL, 10) + 1) * UINT64_C(0x9e3779b97f4a7c15) | 1;
         break;
+    case 'p':
+        o->poll_us = strtoull(arg, NULL, 10);
+        break;
     case 'u':
         o->once = true;
         break;
@@ -481,7 +492,7 @@ void client_parse(int argc, char **argv)
 {
     int c;
 
-    while ((c = getopt(argc, argv, "t:n:l:m:b:q:s:S:r:i:o:w:N:ufd")) > 0)
+    while ((c = getopt(argc, argv, "t:n:l:m:b:q:s:S:r:i:o:w:N:p:ufd")) > 0)
         set_option(c, optarg);
     if (!client_opt.host || !client_opt.bytes || client_opt.bytes % 512 ||
         client_opt.bytes > RX_BYTES / 4 || client_opt.depth < 1 ||

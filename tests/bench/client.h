@@ -19,7 +19,7 @@ struct client_opts {
     const char *host, *port, *name, *mode;
     unsigned lun, bytes, depth;
     double seconds, iops, warm_seconds;
-    uint64_t span, seed, offset, count;
+    uint64_t span, seed, offset, count, poll_us;
     bool once, flush, digests;
 };
 
