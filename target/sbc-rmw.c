@@ -73,16 +73,15 @@ void sbc_compare_and_write(struct scsi_cmd *cmd)
         cmd_fail_cdb_field(cmd, 13, -1);
         return;
     }
-    if (!bytes) {
-        cmd_good(cmd);
-        return;
-    }
-    if (cmd_expected_bytes(cmd) != 2 * bytes) { /* not the blocks that are meant */
+    if (cmd_expected_bytes(cmd) != 2 * bytes) { /* not the blocks that are meant: 256 are 0 */
         cmd_fail_cdb_field(cmd, 13, -1);
         return;
     }
     cmd->transfer_bytes = 2 * bytes;
-    cmd_get_buf(cmd, 3 * bytes, caw_fetch);
+    if (!bytes)
+        cmd_good(cmd);
+    else
+        cmd_get_buf(cmd, 3 * bytes, caw_fetch);
 }
 
 /* ---- WRITE ATOMIC(16), SBC-4 5.49: one unit at a time, all or nothing across a crash too ---- */

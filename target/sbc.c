@@ -344,7 +344,7 @@ static void load_or_eject(struct scsi_cmd *cmd)
         cmd_fail_cdb_field(cmd, 4, 1);
         return;
     }
-    if (eject && removal_prevented(lun->target, lun->number)) {
+    if ((eject || lun->ejected) && removal_prevented(lun->target, lun->number)) {
         cmd_fail(cmd, SENSE_REMOVAL_PREVENTED);
         return;
     }

@@ -232,8 +232,7 @@ static const uint8_t nones[][SCSI_MAX_CDB] = {
     {0x8f, [13] = 2}, {0x93, 0x01, [13] = 2},
     {0x2a},           {0x28},
     {0x42},           {0x15, 0x10},
-    {0x83},           {0x89},
-    {0x9c},
+    {0x83},           {0x9c},
 };
 
 TEST(residuals, of_commands_that_move_nothing)
