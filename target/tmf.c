@@ -224,14 +224,20 @@ static bool same_lun(const struct task *t, const uint8_t lun[8])
                                                  !scsi_lun_decode(lun, &asked) && its == asked);
 }
 
+/* False: there is none. */
+static bool find_lun(const struct conn *c, const uint8_t field[8], uint16_t *number)
+{
+    return scsi_lun_is_report_luns(field) ||
+           (!scsi_lun_decode(field, number) && nexus_find_lun(&c->session->nexus, *number));
+}
+
 /* RFC 7143 11.5.5, 11.6.1 */
 static void abort_task(struct conn *c, const struct pdu *p)
 {
     struct task *t = task_find(c->session, p->tmf.rtt);
     uint16_t lun;
 
-    if (!(t && same_lun(t, p->lun)) &&
-        (scsi_lun_decode(p->lun, &lun) || !nexus_find_lun(&c->session->nexus, lun))) {
+    if (!(t && same_lun(t, p->lun)) && !find_lun(c, p->lun, &lun)) {
         answer(c, p->itt, PDU_TMF_NO_LUN);
     } else if (t && !same_lun(t, p->lun)) {
         answer(c, p->itt, PDU_TMF_NO_TASK);
@@ -254,10 +260,10 @@ static void on_lun(struct conn *c, const struct pdu *p, enum tmf_scope scope)
 {
     uint16_t number;
 
-    if (scsi_lun_is_report_luns(p->lun)) /* its commands have all ended */
-        answer(c, p->itt, PDU_TMF_COMPLETE);
-    else if (scsi_lun_decode(p->lun, &number) || !nexus_find_lun(&c->session->nexus, number))
+    if (!find_lun(c, p->lun, &number))
         answer(c, p->itt, PDU_TMF_NO_LUN);
+    else if (scsi_lun_is_report_luns(p->lun)) /* its commands have all ended */
+        answer(c, p->itt, PDU_TMF_COMPLETE);
     else
         begin(c, p, scope, number, 0);
 }

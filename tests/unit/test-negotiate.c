@@ -81,6 +81,7 @@ TEST(negotiate, first_burst_is_never_above_max_burst)
     CHECK_STR(TEXT(&t, "FirstBurstLength=65536\0MaxBurstLength=4096"),
               "MaxBurstLength=4096;FirstBurstLength=4096");
     CHECK_EQ(t.n.params.first_burst, 4096);
+    text_release(&t.out);
     begin(&t);
     CHECK_STR(TEXT(&t, "FirstBurstLength=65536\0FirstBurstLength=512"), "FirstBurstLength=512");
     CHECK_EQ(t.rc, -EPROTO);
