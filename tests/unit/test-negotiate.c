@@ -99,6 +99,7 @@ TEST(negotiate, names_are_settled_by_the_first_request)
     CHECK(!t.n.discovery);
     offer(&t, NEG_OPERATIONAL, "TargetName", "iqn.x");
     CHECK_EQ(t.rc, -EPROTO);
+    text_release(&t.out);
 }
 
 TEST(negotiate, a_connection_opened_anew_can_not_change_the_session)
