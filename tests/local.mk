@@ -314,4 +314,4 @@ tests_crash_chains_chains_SOURCES = tests/crash/chains/chains.c \
 	tests/crash/workload.c \
 	tests/crash/workload.h
 tests_crash_chains_chains_LDADD = $(LUN_LIBS)
-tests_crash_chains_chains_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=co_file_open -Wl,--wrap=co_work -Wl,--wrap=access -Wl,--wrap=stat -Wl,--wrap=unlink -Wl,--wrap=renameat2 -Wl,--wrap=open -Wl,--wrap=fsync
+tests_crash_chains_chains_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=co_file_open -Wl,--wrap=co_file_set_cache -Wl,--wrap=file_node_is_device -Wl,--wrap=file_node_cache -Wl,--wrap=co_work -Wl,--wrap=access -Wl,--wrap=stat -Wl,--wrap=unlink -Wl,--wrap=renameat2 -Wl,--wrap=open -Wl,--wrap=fsync

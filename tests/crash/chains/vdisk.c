@@ -189,6 +189,9 @@ static struct vfile *our_file(const char *path)
 
 int __wrap_co_file_open(const char *path, const struct file_opts *opts, struct blk_node **node,
                         struct error *err);
+int __wrap_co_file_set_cache(struct blk_node *node, enum file_cache cache, struct error *err);
+bool __wrap_file_node_is_device(const struct blk_node *node);
+enum file_cache __wrap_file_node_cache(const struct blk_node *node);
 int __wrap_co_work(int (*fn)(void *arg), void *arg);
 int __wrap_access(const char *path, int mode);
 int __wrap_stat(const char *path, struct stat *st);
@@ -220,6 +223,27 @@ int __wrap_co_file_open(const char *path, const struct file_opts *opts, struct b
     f->rec->node.read_only = !opts->writable;
     *node = blk_node_ref(&f->rec->node);
     return 0;
+}
+
+/* A recorded file has one way of caching: what is not flushed may be lost. */
+int __wrap_co_file_set_cache(struct blk_node *node, enum file_cache cache, struct error *err)
+{
+    (void)node;
+    (void)cache;
+    (void)err;
+    return 0;
+}
+
+bool __wrap_file_node_is_device(const struct blk_node *node)
+{
+    (void)node;
+    return false;
+}
+
+enum file_cache __wrap_file_node_cache(const struct blk_node *node)
+{
+    (void)node;
+    return FILE_CACHE_AUTO;
 }
 
 /* On the loop's thread, so that a seed is one life. */
