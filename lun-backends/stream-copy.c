@@ -12,18 +12,24 @@
 #include "util/loop.h"
 #include "util/size.h"
 
-#define MS             UINT64_C(1000000)
-#define RETRY_NS       (200 * MS)
-#define FLUSH_EVERY_NS (500 * MS) /* bounds what a crash makes us copy again */
-#define FLUSH_BYTES    (128u << 20)
+#define MS       UINT64_C(1000000)
+#define RETRY_NS (200 * MS)
+/* What a crash makes us copy again: so much, or of so long, or a part of what was copied. Flushes
+ * take a fifth of the time at most. */
+#define FLUSH_EVERY_NS  (200 * MS)
+#define FLUSH_MIN_BYTES (1u << 20)
+#define FLUSH_MAX_BYTES (128u << 20)
+#define FLUSH_PART      64
+#define FLUSH_PAUSES    4
+#define PIECES_A_SECOND 50 /* of a job with a speed */
 
 uint64_t stream_copy_bytes(const struct stream *s)
 {
     uint64_t unit = s->plan.unit_bytes;
     uint64_t most = MAX_OF(unit, pace_piece_bytes(&s->pace, now_ns()));
-    uint64_t tenth = round_down_pow2(s->job.speed / 10, unit);
+    uint64_t part = round_down_pow2(s->job.speed / PIECES_A_SECOND, unit);
 
-    return s->job.speed ? MAX_OF(unit, MIN_OF(most, tenth)) : most;
+    return s->job.speed ? MAX_OF(unit, MIN_OF(most, part)) : most;
 }
 
 /* ---- one copy ---------------------------------------------------------------------- */
@@ -164,23 +170,27 @@ static void co_copy(void *arg)
 static void co_flush_behind(void *arg)
 {
     struct stream *s = arg;
+    uint64_t begun = now_ns();
     int ret = co_head_flush(&s->dst);
 
     if (ret)
         stream_note_failure(s, s->pos, ret, true);
+    s->flush_from_ns = now_ns() + FLUSH_PAUSES * (now_ns() - begun);
     s->flushing = false;
     co_queue_wake(&s->copy_ended);
 }
 
 static void flush_if_due(struct stream *s)
 {
-    bool due = s->unflushed_bytes >= FLUSH_BYTES ||
-               (s->unflushed_bytes && now_ns() - s->flushed_ns >= FLUSH_EVERY_NS);
+    uint64_t part = (s->stats.copied_bytes + s->stats.zeroed_bytes) / FLUSH_PART, now = now_ns();
+    uint64_t most = MIN_OF(MAX_OF(part, FLUSH_MIN_BYTES), FLUSH_MAX_BYTES);
+    bool due =
+        s->unflushed_bytes >= most || (s->unflushed_bytes && now - s->flushed_ns >= FLUSH_EVERY_NS);
 
-    if (!due || s->flushing)
+    if (!due || s->flushing || now < s->flush_from_ns)
         return;
     s->flushing = true;
-    s->flushed_ns = now_ns();
+    s->flushed_ns = now;
     s->unflushed_bytes = 0;
     co_spawn(co_flush_behind, s);
 }

@@ -63,7 +63,7 @@ struct stream {
     unsigned nr_failures;
     int ignored_error;
     bool source_down, source_up_news, flushing;
-    uint64_t flushed_ns, unflushed_bytes;
+    uint64_t flushed_ns, flush_from_ns, unflushed_bytes;
     struct stream_config config;
     bool in_stage;                           /* it has its heads */
     char group[65];                          /* "": none */
