@@ -11,6 +11,7 @@
 #include "admin/json-util.h"
 #include "admin/live.h"
 #include "admin/pull.h"
+#include "admin/settings.h"
 #include "lun-backends/file.h"
 #include "lun-backends/merged.h"
 #include "lun-backends/qcow2.h"
@@ -102,6 +103,7 @@ static int co_begin_pull_stream(struct chain *c, const json_t *args, struct stre
     if (chain_check_op(c, CHAIN_OP_PULL_STREAM, err) || (base && co_pull_set_base(c, base, err)) ||
         co_chain_start_stream(c, opts, err))
         return -err->errnum;
+    co_chain_prefetch_said(c, true);
     c->rec->stream = true;
     c->rec->stream_paused = false;
     c->rec->speed_bytes = opts->speed_bytes;

@@ -11,6 +11,7 @@
 #include "admin/live.h"
 #include "lun-backends/formats.h"
 #include "lun-backends/image-settings.h"
+#include "lun-backends/pace.h"
 #include "lun-backends/qcow2.h"
 #include "util/log.h"
 
@@ -165,6 +166,20 @@ static int apply_prefetch(struct chain *c, struct error *err)
     return co_chain_start_stream(c, &opts, err);
 }
 
+void co_chain_prefetch_said(struct chain *c, bool on)
+{
+    struct qcow2_settings s = c->settings;
+    struct error err = ERROR_INIT;
+
+    if (!(s.set & QCOW2_SET_PREFETCH) || s.prefetch == on)
+        return;
+    s.prefetch = on;
+    c->settings = s;
+    if (co_keep(c, &s, &err))
+        log_warn("chain %s: prefetch=%s is not kept for the next start: %s", c->rec->name,
+                 on ? "on" : "off", err.msg);
+}
+
 /* @changed: enum qcow2_setting. */
 static void co_apply(struct chain *c, uint32_t changed)
 {
@@ -186,7 +201,8 @@ static void co_apply(struct chain *c, uint32_t changed)
         if (c->stream && job_set_speed(c->stream, s->max_rate, &err))
             log_warn("chain %s: %s", c->rec->name, err.msg);
     }
-    if (changed & (QCOW2_SET_PREFETCH_MODE | QCOW2_SET_PREFETCH_DELAY))
+    if (changed &
+        (QCOW2_SET_PREFETCH_MODE | QCOW2_SET_PREFETCH_DELAY | QCOW2_SET_PREFETCH_GRACE))
         chain_pace_stream(c);
     if ((changed & QCOW2_SET_PREFETCH) && c->remote && apply_prefetch(c, &err))
         log_warn("chain %s: %s", c->rec->name, err.msg);
@@ -237,7 +253,9 @@ json_t *chain_settings_info(const struct chain *c)
 
     if (c->remote) {
         s.set |= QCOW2_SET_COPY_ON_READ | QCOW2_SET_PREFETCH | QCOW2_SET_PREFETCH_MODE |
-                 QCOW2_SET_PREFETCH_DELAY | QCOW2_SET_MAX_RATE;
+                 QCOW2_SET_PREFETCH_DELAY | QCOW2_SET_PREFETCH_GRACE | QCOW2_SET_MAX_RATE;
+        if (!(c->settings.set & QCOW2_SET_PREFETCH_GRACE))
+            s.prefetch_grace_s = (uint32_t)(PACE_GRACE_NS / UINT64_C(1000000000));
         s.copy_on_read = c->rec->copy_on_read;
         s.prefetch = c->stream && !c->stream->user_paused;
         s.max_rate = c->rec->speed_bytes;

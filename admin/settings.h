@@ -15,6 +15,9 @@ void chain_settings_adopt(struct chain *c);
 int co_chain_settings_change(struct chain *c, const json_t *list, struct error *err);
 /* Coroutine: another image is the top now: it keeps what the chain goes by. Saves no state. */
 void co_chain_settings_follow(struct chain *c);
+/* Coroutine: the user started, resumed or paused the stream itself. Where "prefetch" is set it
+ * follows, so that the last word holds after a restart. */
+void co_chain_prefetch_said(struct chain *c, bool on);
 /* For query-chains: what is kept, and for a pull with a source what holds. */
 json_t *chain_settings_info(const struct chain *c);
 

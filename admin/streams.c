@@ -11,6 +11,7 @@
 #include "admin/chains.h"
 #include "admin/events.h"
 #include "admin/holds.h"
+#include "admin/settings.h"
 #include "lun-backends/remote.h"
 #include "lun-backends/stream.h"
 #include "util/log.h"
@@ -159,6 +160,8 @@ void chain_pace_stream(const struct chain *c)
         config.pace.mode = s->prefetch_mode;
     if (s->set & QCOW2_SET_PREFETCH_DELAY)
         config.start_delay_ns = s->prefetch_delay_s * UINT64_C(1000000000);
+    if (s->set & QCOW2_SET_PREFETCH_GRACE)
+        config.pace.grace_ns = s->prefetch_grace_s * UINT64_C(1000000000);
     if (c->stream)
         stream_configure(c->stream, &config);
 }
@@ -207,6 +210,7 @@ void co_chain_note_job(struct daemon *d, const struct job *job)
             continue;
         if (c->rec->stream_paused == job->user_paused && c->rec->speed_bytes == job->speed)
             return;
+        co_chain_prefetch_said(c, !job->user_paused);
         c->rec->stream_paused = job->user_paused;
         c->rec->speed_bytes = job->speed;
         co_save_or_log(d);

@@ -70,20 +70,35 @@ static json_t *show_mode(const struct qcow2_settings *s)
     return json_string(mode_names[s->prefetch_mode]);
 }
 
-static int take_delay(struct qcow2_settings *s, const char *value)
+static int take_seconds(const char *value, uint32_t *out)
 {
     char *end;
     unsigned long n = strtoul(value, &end, 10);
 
     if (*value < '0' || *value > '9' || *end || n > DELAY_MAX_S)
         return -EINVAL;
-    s->prefetch_delay_s = (uint32_t)n;
+    *out = (uint32_t)n;
     return 0;
+}
+
+static int take_delay(struct qcow2_settings *s, const char *value)
+{
+    return take_seconds(value, &s->prefetch_delay_s);
 }
 
 static json_t *show_delay(const struct qcow2_settings *s)
 {
     return json_integer(s->prefetch_delay_s);
+}
+
+static int take_grace(struct qcow2_settings *s, const char *value)
+{
+    return take_seconds(value, &s->prefetch_grace_s);
+}
+
+static json_t *show_grace(const struct qcow2_settings *s)
+{
+    return json_integer(s->prefetch_grace_s);
 }
 
 static int take_max_rate(struct qcow2_settings *s, const char *value)
@@ -136,6 +151,7 @@ static const struct {
     {"prefetch", "on or off", QCOW2_SET_PREFETCH, take_prefetch, show_prefetch},
     {"prefetch-mode", "adaptive, idle or fixed", QCOW2_SET_PREFETCH_MODE, take_mode, show_mode},
     {"prefetch-delay", "seconds, at most a day", QCOW2_SET_PREFETCH_DELAY, take_delay, show_delay},
+    {"prefetch-grace", "seconds, at most a day", QCOW2_SET_PREFETCH_GRACE, take_grace, show_grace},
     {"max-rate", "bytes per second", QCOW2_SET_MAX_RATE, take_max_rate, show_max_rate},
     {"metadata-cache", "a size of at least 64k", QCOW2_SET_METADATA_CACHE, take_cache, show_cache},
     {"label", "text of at most 64 bytes", QCOW2_SET_LABEL, take_label, show_label},
@@ -160,7 +176,7 @@ int image_setting_take(struct qcow2_settings *s, const char *text, struct error 
     }
     return error_set(err, EINVAL,
                      "no setting '%.80s': copy-on-read, prefetch, prefetch-mode, prefetch-delay, "
-                     "max-rate, metadata-cache or label, each with =VALUE",
+                     "prefetch-grace, max-rate, metadata-cache or label, each with =VALUE",
                      text);
 }
 

@@ -24,7 +24,8 @@ enum qcow2_setting {
     QCOW2_SET_METADATA_CACHE = 1 << 4,
     QCOW2_SET_LABEL = 1 << 5,
     QCOW2_SET_PREFETCH_MODE = 1 << 6,
-    QCOW2_SET_ALL = (1 << 7) - 1,
+    QCOW2_SET_PREFETCH_GRACE = 1 << 7,
+    QCOW2_SET_ALL = (1 << 8) - 1,
 };
 
 /* When the background copy runs: as much as link, disk and guests leave it; only while guests are
@@ -36,6 +37,7 @@ struct qcow2_settings {
     bool copy_on_read, prefetch;
     enum prefetch_mode prefetch_mode;
     uint32_t prefetch_delay_s;
+    uint32_t prefetch_grace_s; /* PREFETCH_IDLE: so long without guest I/O */
     uint64_t max_rate;       /* bytes/s, 0: no limit */
     uint64_t metadata_cache; /* bytes */
     char label[QCOW2_LABEL_MAX + 1];

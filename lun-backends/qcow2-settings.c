@@ -26,6 +26,7 @@ enum pos {
     POS_SWITCHES = 4,
     POS_MODE = 6,
     POS_DELAY = 8,
+    POS_GRACE = 12,
     POS_MAX_RATE = 16,
     POS_CACHE = 24,
 };
@@ -44,6 +45,7 @@ uint32_t qcow2_settings_encode(const struct qcow2_settings *s, uint8_t *buf)
              (s->copy_on_read ? SW_COPY_ON_READ : 0) | (s->prefetch ? SW_PREFETCH : 0));
     buf[POS_MODE] = (uint8_t)s->prefetch_mode;
     put_be32(buf + POS_DELAY, s->prefetch_delay_s);
+    put_be32(buf + POS_GRACE, s->prefetch_grace_s);
     put_be64(buf + POS_MAX_RATE, s->max_rate);
     put_be64(buf + POS_CACHE, s->metadata_cache);
     memcpy(buf + FIXED_BYTES, s->label, label);
@@ -68,6 +70,7 @@ int qcow2_settings_decode(const uint8_t *data, uint32_t len, struct qcow2_settin
     else
         s->set &= ~(unsigned)QCOW2_SET_PREFETCH_MODE; /* a later version's */
     s->prefetch_delay_s = get_be32(data + POS_DELAY);
+    s->prefetch_grace_s = get_be32(data + POS_GRACE);
     s->max_rate = get_be64(data + POS_MAX_RATE);
     s->metadata_cache = get_be64(data + POS_CACHE);
     memcpy(s->label, data + FIXED_BYTES, data[POS_LABEL_BYTES]);

@@ -12,6 +12,7 @@ static const struct qcow2_settings all = {
     .copy_on_read = true,
     .prefetch = false,
     .prefetch_delay_s = 17,
+    .prefetch_grace_s = 18,
     .max_rate = UINT64_C(0x123456789abcdef0),
     .prefetch_mode = PREFETCH_IDLE,
     .metadata_cache = 4 << 20,
@@ -29,6 +30,7 @@ TEST(qcow2_settings, come_back_as_they_were)
     CHECK_EQ(s.set, all.set);
     CHECK(s.copy_on_read && !s.prefetch);
     CHECK_EQ(s.prefetch_delay_s, 17);
+    CHECK_EQ(s.prefetch_grace_s, 18);
     CHECK_EQ(s.max_rate, all.max_rate);
     CHECK_EQ(s.metadata_cache, all.metadata_cache);
     CHECK(s.prefetch_mode == PREFETCH_IDLE);
@@ -38,7 +40,7 @@ TEST(qcow2_settings, come_back_as_they_were)
 TEST(qcow2_settings, bytes_are_those_of_the_document)
 {
     static const uint8_t want[36] = {
-        1, 4, 0, 0x7b, 0, 1, [6] = 1, [11] = 17, [27] = 0x40, [32] = 'v', 'm', '-', '1'};
+        1, 4, 0, 0xfb, 0, 1, [6] = 1, [11] = 17, [15] = 18, [27] = 0x40, [32] = 'v', 'm', '-', '1'};
     struct qcow2_settings s = all;
     uint8_t buf[QCOW2_SETTINGS_BYTES];
 
@@ -103,7 +105,7 @@ TEST(image_settings, words_are_taken_and_taken_away)
 TEST(image_settings, bad_words_are_refused_by_name)
 {
     static const char *const bad[] = {
-        "prefetch=maybe",    "prefetch-delay=86401", "prefetch-delay=-1", "max-rate=much",
+        "prefetch=maybe",    "prefetch-delay=86401", "prefetch-delay=-1", "prefetch-grace=2s", "max-rate=much",
         "metadata-cache=1k", "prefetch-mode=never",  "colour=red",        "prefetch",
     };
     struct qcow2_settings s = {0};
