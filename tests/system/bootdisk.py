@@ -18,7 +18,7 @@ from cowtest import KIB, MIB, TOP, poll, qemu_img, qemu_io, run
 
 PACKAGES = ["syslinux", "syslinux-common", "mtools", "ipxe"]
 SECTOR = 512
-DISK, FAT_AT, FAT, ROOT_AT = 256 * MIB, 1 * MIB, 40 * MIB, 41 * MIB
+DISK, FAT_AT, FAT, ROOT_AT = 256 * MIB, 1 * MIB, 64 * MIB, 65 * MIB
 PIECE, PIECES = 256 * KIB, 64
 LABEL = "cowtgt-root"
 # what the initramfs of a boot disk does without
