@@ -279,6 +279,14 @@ static int co_save_all(struct snapshot *s, unsigned n, struct error *err)
     return ret;
 }
 
+/* All of it is flushed: an error that passes is no reason to leave it unsealed. */
+static int co_seal(struct layer *l, struct error *err)
+{
+    int ret = co_blk_reopen(l->node, false, err);
+
+    return ret ? co_blk_reopen(l->node, false, err) : 0;
+}
+
 /* Cannot fail; drained. */
 static void co_switch_top(struct snapshot *s)
 {
@@ -293,7 +301,7 @@ static void co_switch_top(struct snapshot *s)
     s->layers = NULL;
     c->nr_layers++;
     old = &c->layers[c->nr_layers - 2];
-    if (co_blk_reopen(old->node, false, &err)) {
+    if (co_seal(old, &err)) {
         log_err("chain %s: %s is not sealed: %s", c->rec->name, old->filename, err.msg);
         return;
     }

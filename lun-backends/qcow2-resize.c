@@ -279,18 +279,17 @@ static int co_shrink(struct qcow2 *q, uint64_t size_bytes)
     uint64_t first = round_up_pow2(size_bytes, qcow2_cluster_bytes(&q->g));
     uint64_t entries = qcow2_l1_entries(&q->g, size_bytes);
     uint64_t tail = MIN_OF(first, q->node.size_bytes) - size_bytes;
-    int ret = 0;
+    int ret = co_qcow2_settle(q);
 
-    if (tail) /* of the last cluster that stays: zeros when the disk grows again */
-        ret = co_blk_write_zeroes(&q->node, size_bytes, tail, 0);
-    if (!ret)
-        ret = co_qcow2_settle(q);
     if (!ret)
         ret = co_write_size(q, size_bytes);
     if (ret)
         return ret;
+    if (tail) /* of the last cluster that stays: zeros when the disk grows again */
+        ret = co_blk_write_zeroes(&q->node, size_bytes, tail, 0);
     q->node.size_bytes = round_up_pow2(size_bytes, QCOW2_SECTOR);
-    ret = co_drop_entries(q, first, old_end);
+    if (!ret)
+        ret = co_drop_entries(q, first, old_end);
     if (!ret)
         ret = co_qcow2_settle(q);
     if (!ret)

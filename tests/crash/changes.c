@@ -82,48 +82,6 @@ static bool is_qcow2(const struct blk_node *node)
     return !strcmp(node->drv->name, "qcow2");
 }
 
-/* What stays of the new last cluster is made zeros before the new size is written. */
-static uint64_t end_of_tail(const struct world *w, uint64_t size_bytes)
-{
-    struct qcow2_info info;
-
-    if (!is_qcow2(w->node))
-        return size_bytes;
-    qcow2_get_info(w->node, &info);
-    return MIN_OF(round_up_pow2(size_bytes, info.cluster_bytes), w->node->size_bytes);
-}
-
-static void note_tail(struct world *w, uint64_t from, uint64_t to)
-{
-    uint32_t op = versions_add_op(&w->ver, VERSION_ZERO, w->resize.start, RECORD_NEVER, false);
-
-    for (uint64_t s = from / SECTOR; s < to / SECTOR; s++)
-        versions_add_sector(&w->ver, s, op);
-}
-
-/* It has the old size still; the tail is as it was, or zeros, sector by sector. */
-static void co_settle_tail(struct world *w, uint64_t from, uint64_t to, const uint32_t *before)
-{
-    uint64_t sectors = (to - from) / SECTOR, now = record_tick(w->rec);
-    uint8_t *buf = malloc(to - from);
-
-    if (buf && sectors && !co_world_ask(w, BLK_READ, from / SECTOR, sectors, buf, 0))
-        for (uint64_t i = 0; i < sectors; i++) {
-            uint64_t sector = from / SECTOR + i;
-            uint32_t found = version_of(buf + i * SECTOR, sector);
-
-            if (found != VERSION_ZERO && found != before[i])
-                world_fail(w, "sector %llu reads version %d after a resize that failed",
-                           (unsigned long long)sector, (int)found);
-            versions_add_sector(
-                &w->ver, sector,
-                versions_add_op(&w->ver, before[i], w->resize.start, RECORD_NEVER, false));
-            versions_add_sector(&w->ver, sector,
-                                versions_add_op(&w->ver, found, w->resize.start, now, false));
-        }
-    free(buf);
-}
-
 static int co_set_size(struct world *w, uint64_t size_bytes, struct error *err)
 {
     bool smaller = size_bytes < w->node->size_bytes;
@@ -136,20 +94,15 @@ static int co_set_size(struct world *w, uint64_t size_bytes, struct error *err)
 void co_world_resize(struct world *w, uint64_t size_bytes)
 {
     bool smaller = size_bytes < w->node->size_bytes;
-    uint64_t tail = smaller ? end_of_tail(w, size_bytes) : size_bytes;
-    uint32_t *before = calloc((tail - size_bytes) / SECTOR + 1, sizeof(*before));
     struct error err = ERROR_INIT;
 
     w->limit_bytes = smaller ? size_bytes : 0;
     while (smaller && world_is_busy(w, size_bytes / SECTOR, w->node->size_bytes / SECTOR))
         co_queue_wait(&w->progress);
-    for (uint64_t s = size_bytes; before && s < tail; s += SECTOR)
-        before[(s - size_bytes) / SECTOR] = versions_now(&w->ver, s / SECTOR);
     w->new_disk_bytes = size_bytes;
     co_blk_drain_begin(w->node);
     w->resize.start = record_tick(w->rec);
-    note_tail(w, size_bytes, tail);
-    if (before && !co_set_size(w, size_bytes, &err)) {
+    if (!co_set_size(w, size_bytes, &err)) {
         w->resize.end = record_tick(w->rec);
     } else {
         w->resize_failed = record_tick(w->rec);
@@ -157,10 +110,7 @@ void co_world_resize(struct world *w, uint64_t size_bytes)
             world_fail(w, "resizing: %s", err.msg);
     }
     blk_drain_end(w->node);
-    if (w->resize_failed != RECORD_NEVER && before)
-        co_settle_tail(w, size_bytes, tail, before);
     w->limit_bytes = 0;
-    free(before);
 }
 
 static void co_any_size(struct world *w)
