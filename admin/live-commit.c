@@ -33,6 +33,7 @@ struct committing {
     unsigned base, top;
     bool active;
     uint16_t base_lun; /* that it had, and gets back */
+    uint64_t base_bytes;
     char *backing_file;
 };
 
@@ -166,14 +167,19 @@ static int co_hide_layers(struct committing *m, struct error *err)
     return 0;
 }
 
-/* Nothing was written yet: everything gets its number back. @luns: as they were. */
-static void co_show_layers(struct committing *m, const uint16_t *luns)
+/* Nothing was written yet: everything gets its number and name back. @were: as they were. */
+static void co_show_layers(struct committing *m, const struct layer *were)
 {
     struct error err = ERROR_INIT;
 
     for (unsigned i = m->base; i < m->top; i++) {
-        layer_at(m, i)->lun = luns[i];
-        if (luns[i] && chain_serve_layer(m->c, i, &err))
+        struct layer *l = layer_at(m, i);
+
+        l->lun = were[i].lun;
+        l->uuid = were[i].uuid;
+        if (!l->writable)
+            layer_set_sealed(m->c, l, true);
+        if (l->lun && chain_serve_layer(m->c, i, &err))
             log_err("chain %s: %s", m->c->rec->name, err.msg);
     }
     if (co_save_layers(m, m->c->layers, m->c->nr_layers, false, &err))
@@ -194,6 +200,21 @@ static int co_fit_base(struct committing *m, struct error *err)
     return base->drv->co_resize(base, top->size_bytes, err);
 }
 
+/* The same taken back; drained. */
+static void co_unfit_base(struct committing *m)
+{
+    struct blk_node *base = layer_at(m, m->base)->node;
+    struct error err = ERROR_INIT;
+    int ret = 0;
+
+    if (base->read_only || base->size_bytes <= m->base_bytes)
+        return;
+    ret = strcmp(base->drv->name, "qcow2") ? base->drv->co_resize(base, m->base_bytes, &err)
+                                           : co_qcow2_shrink(base, m->base_bytes, &err);
+    if (ret)
+        log_err("chain %s: %s keeps its new size: %s", m->c->rec->name, base->filename, err.msg);
+}
+
 static int co_unseal_base(struct committing *m, struct error *err)
 {
     struct layer *l = layer_at(m, m->base);
@@ -204,6 +225,7 @@ static int co_unseal_base(struct committing *m, struct error *err)
     if (user)
         return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY, "%s is in use by %s", l->filename,
                                user);
+    m->base_bytes = l->node->size_bytes;
     co_blk_drain_begin(l->node);
     ret = co_blk_reopen(l->node, true, err);
     if (!ret) {
@@ -541,28 +563,34 @@ static int co_start_job(struct committing *m, const struct commit_order *o, stru
     return 0;
 }
 
+static void co_take_back(struct committing *m, const struct layer *were)
+{
+    struct blk_node *base = layer_at(m, m->base)->node;
+
+    co_blk_drain_begin(base);
+    co_unfit_base(m);
+    blk_drain_end(base);
+    if (!base->read_only)
+        co_seal_base(m);
+    co_show_layers(m, were);
+}
+
 static int co_begin(struct committing *m, const struct commit_order *o, struct error *err)
 {
-    uint16_t *luns = calloc(m->c->nr_layers, sizeof(*luns));
-    bool unsealed = false;
-    int ret = 0;
+    struct layer *were = copy_layers(m->c, err);
+    int ret;
 
-    if (!luns)
-        return error_set(err, ENOMEM, "out of memory");
-    for (unsigned i = 0; i < m->c->nr_layers; i++)
-        luns[i] = layer_at(m, i)->lun;
+    if (!were)
+        return -err->errnum;
     ret = co_hide_layers(m, err);
     if (!ret) {
         ret = co_unseal_base(m, err);
-        unsealed = !layer_at(m, m->base)->node->read_only;
         if (!ret)
             ret = co_start_job(m, o, err);
-        if (ret && unsealed)
-            co_seal_base(m);
         if (ret)
-            co_show_layers(m, luns);
+            co_take_back(m, were);
     }
-    free(luns);
+    free(were);
     return ret;
 }
 

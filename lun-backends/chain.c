@@ -176,12 +176,15 @@ static void mix_identity(struct file_identity *id, const struct file_identity *d
 
 bool chain_node_identity(const struct blk_node *layer, struct file_identity *id)
 {
+    const struct blk_node *file = layer->file.child;
     struct file_identity data;
 
     memset(id, 0, sizeof(*id));
-    if (!layer->file.child || strcmp(layer->file.child->drv->name, "file"))
+    while (file && file->drv->is_filter)
+        file = file->file.child;
+    if (!file || strcmp(file->drv->name, "file"))
         return false;
-    file_node_identity(layer->file.child, id);
+    file_node_identity(file, id);
     if (layer->data.child) {
         file_node_identity(layer->data.child, &data);
         mix_identity(id, &data);

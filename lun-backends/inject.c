@@ -205,6 +205,15 @@ static int inject_resize(struct blk_node *node, uint64_t size_bytes, struct erro
     return ret;
 }
 
+static int inject_reopen(struct blk_node *node, bool writable, struct error *err)
+{
+    int ret = co_blk_reopen(node->file.child, writable, err);
+
+    if (!ret)
+        node->read_only = !writable;
+    return ret;
+}
+
 static const struct blk_driver inject_driver = {
     .name = "inject-error",
     .instance_bytes = sizeof(struct inject),
@@ -222,6 +231,7 @@ static const struct blk_driver inject_driver = {
     .co_close = inject_close,
     .co_inactivate = inject_inactivate,
     .co_resize = inject_resize,
+    .co_reopen = inject_reopen,
 };
 
 struct blk_node *inject_node_new(struct blk_node *child)
