@@ -2,6 +2,7 @@
 /* Images, a model and random work for the qcow2 tests: see qcow2-image.h. */
 #include "tests/unit/qcow2-image.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,12 +83,25 @@ void save(const char *name, const uint8_t *data, size_t bytes)
 
 /* ---- one image and its model ------------------------------------------------------------ */
 
+/* The kernel may let go of the locks of a process that has ended a little after its end was told. */
+static int co_open_file(const char *name, const struct file_opts *fo, struct blk_node **file,
+                        struct error *err)
+{
+    int ret = co_file_open(path_of(name), fo, file, err);
+
+    for (int tries = 0; ret == -EBUSY && tries < 100; tries++) {
+        co_sleep(UINT64_C(20000000));
+        ret = co_file_open(path_of(name), fo, file, err);
+    }
+    return ret;
+}
+
 struct blk_node *co_open_image(const char *name, bool writable, struct error *err)
 {
     struct file_opts fo = {.writable = writable, .cache = FILE_CACHE_WRITEBACK};
     struct blk_node *file = NULL, *node = NULL;
 
-    if (co_file_open(path_of(name), &fo, &file, err))
+    if (co_open_file(name, &fo, &file, err))
         return NULL;
     co_qcow2_open(file, writable, &node, err);
     co_blk_node_unref(file);
