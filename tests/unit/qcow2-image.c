@@ -89,7 +89,7 @@ static int co_open_file(const char *name, const struct file_opts *fo, struct blk
 {
     int ret = co_file_open(path_of(name), fo, file, err);
 
-    for (int tries = 0; ret == -EBUSY && tries < 100; tries++) {
+    for (int tries = 0; ret == -EAGAIN && tries < 100; tries++) {
         co_sleep(UINT64_C(20000000));
         ret = co_file_open(path_of(name), fo, file, err);
     }
