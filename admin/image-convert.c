@@ -153,7 +153,7 @@ static int co_convert_into(struct conversion *v)
     if (json_object_get(args, "sparse"))
         copy.sparse_bytes = (uint32_t)MIN_OF((uint64_t)cli_int(args, "sparse"), UINT64_C(1) << 20);
     if (json_object_get(args, "parallel"))
-        copy.parallel = (unsigned)MIN_OF(cli_int(args, "parallel"), 16);
+        copy.parallel = (unsigned)cli_int(args, "parallel");
     if (cli_bool(args, "compress")) {
         ret = ret ? ret : check_packing(v, copy.to);
         copy.packed_bytes = copy.to->limits.granularity_bytes;
@@ -223,6 +223,20 @@ static int co_convert(struct conversion *v)
     return co_image_finish(v->to) ? CLI_FAILED : ret;
 }
 
+/* As qemu-img bounds them. */
+static bool numbers_ok(const json_t *args)
+{
+    if (json_object_get(args, "parallel") &&
+        (cli_int(args, "parallel") < 1 || cli_int(args, "parallel") > 16))
+        cli_fail("-m: 1 to 16 pieces may be under way at once");
+    else if (json_object_get(args, "sparse") &&
+             (cli_int(args, "sparse") % 512 || cli_int(args, "sparse") > 16 << 20))
+        cli_fail("-S: a multiple of 512 bytes, up to 16M");
+    else
+        return true;
+    return false;
+}
+
 int co_image_convert(json_t *args)
 {
     const json_t *names = json_object_get(args, "filenames");
@@ -233,7 +247,7 @@ int co_image_convert(json_t *args)
         cli_fail("OUTPUT is missing");
         return CLI_USAGE;
     }
-    if (!image_cache_modes(args))
+    if (!image_cache_modes(args) || !numbers_ok(args))
         return CLI_FAILED;
     v = calloc(1, sizeof(*v));
     if (!v)

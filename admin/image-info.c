@@ -75,6 +75,14 @@ static json_t *qcow2_json(const struct qcow2_description *d)
     return json_pack("{s:s, s:o}", "type", "qcow2", "data", data);
 }
 
+/* One with a protocol ("file:", "json:") is complete as it is. */
+static const char *shown_backing(const struct info *in)
+{
+    const char *name = in->d.backing;
+
+    return name[strcspn(name, ":/")] == ':' ? name : in->full_backing;
+}
+
 static json_t *info_json(const char *path, const struct info *in)
 {
     const struct qcow2_description *d = &in->d;
@@ -90,7 +98,7 @@ static json_t *info_json(const char *path, const struct info *in)
         json_object_set_new(obj, "encrypted", json_true());
     if (d->backing) {
         json_object_set_new(obj, "backing-filename", json_string(d->backing));
-        json_object_set_new(obj, "full-backing-filename", json_string(in->full_backing));
+        json_object_set_new(obj, "full-backing-filename", json_string(shown_backing(in)));
     }
     if (d->backing && d->backing_fmt)
         json_object_set_new(obj, "backing-filename-format", json_string(d->backing_fmt));
@@ -115,24 +123,67 @@ static void put_named(const char *name, const char *text)
     putchar('\n');
 }
 
+/* Three digits, as qemu-img has it: 1000 KiB are 0.977 MiB. */
+static const char *size_short(uint64_t bytes, char *buf, size_t len)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    double v = (double)bytes;
+    unsigned u = 0;
+
+    for (; v >= 1000 && u < ARRAY_LEN(units) - 1; u++)
+        v /= 1024;
+    snprintf(buf, len, "%.3g %s", v, units[u]);
+    return buf;
+}
+
+/* @text, and spaces up to @width. */
+static void put_padded(const char *text, size_t width)
+{
+    cli_put(text);
+    for (size_t n = strlen(text); n < width; n++)
+        putchar(' ');
+}
+
 static void print_snapshots(const struct qcow2_description *d)
 {
-    printf("Snapshot list:\n%-10s%-18s%12s%20s%14s\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK");
+    printf("Snapshot list:\n%-9s %-16s %8s %19s %12s %10s\n", "ID", "TAG", "VM SIZE", "DATE",
+           "VM CLOCK", "ICOUNT");
     for (unsigned i = 0; i < d->nr_snapshots; i++) {
         const struct qcow2_snapshot_info *s = &d->snapshots[i];
         uint64_t ms = s->vm_clock_ns / 1000000;
+        char date[32] = "", size[32], clock[40], icount[24] = "";
         time_t when = s->date_sec;
-        char date[32] = "", size[32];
         struct tm tm;
 
         if (localtime_r(&when, &tm))
             strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &tm);
-        cli_put(s->id);
-        putchar('\t');
-        cli_put(s->name);
-        printf("\t%s %s %02" PRIu64 ":%02" PRIu64 ":%02" PRIu64 ".%03" PRIu64 "\n",
-               size_human(s->vm_state_bytes, size, sizeof(size)), date, ms / 3600000,
-               ms / 60000 % 60, ms / 1000 % 60, ms % 1000);
+        snprintf(clock, sizeof(clock), "%02" PRIu64 ":%02" PRIu64 ":%02" PRIu64 ".%03" PRIu64,
+                 ms / 3600000, ms / 60000 % 60, ms / 1000 % 60, ms % 1000);
+        if (s->icount != UINT64_MAX)
+            snprintf(icount, sizeof(icount), "%" PRIu64, s->icount);
+        put_padded(s->id, 9);
+        putchar(' ');
+        put_padded(s->name, 16);
+        printf(" %8s %19s %12s %10s\n", size_short(s->vm_state_bytes, size, sizeof(size)), date,
+               clock, icount);
+    }
+}
+
+static void print_bitmaps(const struct qcow2_description *d)
+{
+    if (d->nr_bitmaps)
+        puts("    bitmaps:");
+    for (unsigned i = 0; i < d->nr_bitmaps; i++) {
+        const struct qcow2_bitmap_info *b = &d->bitmaps[i];
+        unsigned flags = 0;
+
+        printf("        [%u]:\n            flags:\n", i);
+        if (b->in_use)
+            printf("                [%u]: in-use\n", flags++);
+        if (b->autoload)
+            printf("                [%u]: auto\n", flags);
+        put_named("            name", b->name);
+        printf("            granularity: %" PRIu64 "\n", b->granularity_bytes);
     }
 }
 
@@ -142,15 +193,12 @@ static void print_qcow2(const struct qcow2_description *d)
            d->version < 3 ? "0.10" : "1.1", d->zstd ? "zstd" : "zlib");
     if (d->version >= 3)
         printf("    lazy refcounts: %s\n", d->lazy_refcounts ? "true" : "false");
+    print_bitmaps(d);
     printf("    refcount bits: %u\n", d->refcount_bits);
-    for (unsigned i = 0; i < d->nr_bitmaps; i++) {
-        printf("    bitmap: ");
-        cli_put(d->bitmaps[i].name);
-        printf(" (granularity %" PRIu64 "%s)\n", d->bitmaps[i].granularity_bytes,
-               d->bitmaps[i].in_use ? ", in use: not valid" : "");
-    }
-    if (d->data_file)
+    if (d->data_file) {
         put_named("    data file", d->data_file);
+        printf("    data file raw: %s\n", d->data_file_raw ? "true" : "false");
+    }
     if (d->version >= 3)
         printf("    corrupt: %s\n    extended l2: %s\n", d->corrupt ? "true" : "false",
                d->extended_l2 ? "true" : "false");
@@ -182,8 +230,8 @@ static void print_human(const char *path, const struct info *in)
 
     put_named("image", path);
     printf("file format: %s\nvirtual size: %s (%" PRIu64 " bytes)\n", in->format,
-           size_human(in->size_bytes, size, sizeof(size)), in->size_bytes);
-    printf("disk size: %s\n", size_human(in->allocated_bytes, size, sizeof(size)));
+           size_short(in->size_bytes, size, sizeof(size)), in->size_bytes);
+    printf("disk size: %s\n", size_short(in->allocated_bytes, size, sizeof(size)));
     if (strcmp(in->format, "qcow2"))
         return;
     if (d->encryption)
@@ -194,9 +242,9 @@ static void print_human(const char *path, const struct info *in)
     if (d->backing) {
         printf("backing file: ");
         cli_put(d->backing);
-        if (*in->full_backing && strcmp(in->full_backing, d->backing)) {
+        if (*shown_backing(in) && strcmp(shown_backing(in), d->backing)) {
             printf(" (actual path: ");
-            cli_put(in->full_backing);
+            cli_put(shown_backing(in));
             putchar(')');
         }
         putchar('\n');
