@@ -9,6 +9,7 @@
 #include "util/workers.h"
 
 static unsigned nr_done;
+unsigned fake_unforced;
 
 /* ---- the disk: forwards all but DISCARD, which becomes zeroing ---- */
 
@@ -17,8 +18,21 @@ static void disk_forward(struct blk_node *node, struct blk_req *req)
     blk_forward(node->file.child, req);
 }
 
+static void disk_change(struct blk_node *node, struct blk_req *req)
+{
+    fake_unforced += !(req->flags & BLK_FUA);
+    blk_forward(node->file.child, req);
+}
+
+static void disk_flush(struct blk_node *node, struct blk_req *req)
+{
+    fake_unforced = 0;
+    blk_forward(node->file.child, req);
+}
+
 static void disk_discard(struct blk_node *node, struct blk_req *req)
 {
+    fake_unforced++;
     req->verb = BLK_WRITE_ZEROES;
     blk_forward(node->file.child, req);
 }
@@ -30,10 +44,10 @@ static const struct blk_driver disk_driver = {
     .submit =
         {
             [BLK_READ] = disk_forward,
-            [BLK_WRITE] = disk_forward,
-            [BLK_WRITE_ZEROES] = disk_forward,
+            [BLK_WRITE] = disk_change,
+            [BLK_WRITE_ZEROES] = disk_change,
             [BLK_DISCARD] = disk_discard,
-            [BLK_FLUSH] = disk_forward,
+            [BLK_FLUSH] = disk_flush,
             [BLK_STATUS] = disk_forward,
         },
 };

@@ -32,6 +32,9 @@ struct fake {
     struct lun *lun;
 };
 
+/* Changes of the disk that no FUA and no FLUSH has made durable yet. */
+extern unsigned fake_unforced;
+
 /* A LUN 0 of @size_bytes in units of 4 KiB, with the power-on unit attention taken off. */
 void fake_setup(struct fake *f, uint64_t size_bytes, bool writable);
 void fake_teardown(struct fake *f);

@@ -328,6 +328,53 @@ TEST(limits, log_parameters_that_are_not_there)
     teardown();
 }
 
+/* ---- without a write cache ---- */
+
+TEST(limits, without_write_cache_a_good_status_means_durable)
+{
+    static const struct {
+        uint8_t cdb[16];
+        uint32_t bytes;
+        uint8_t list[24];
+    } writes[] = {
+        {{0x0a, 0, 0, 0, 8}, 4096, {1}},
+        {{0x2a, [8] = 8}, 4096, {1}},
+        {{0xaa, [9] = 8}, 4096, {1}},
+        {{0x8a, [13] = 8}, 4096, {1}},
+        {{0x2e, 2, [8] = 8}, 4096, {1}},
+        {{0xae, 2, [9] = 8}, 4096, {1}},
+        {{0x8e, 2, [13] = 8}, 4096, {1}},
+        {{0x8b, [13] = 8}, 4096, {1}},
+        {{0x89, [9] = 64, [13] = 1}, 1024, {0}},
+        {{0x9c, [13] = 8}, 4096, {1}},
+        {{0x41, [8] = 200}, 512, {1}},
+        {{0x93, [13] = 200}, 512, {0}},
+        {{0x93, 0x08, [13] = 200}, 512, {0}},
+        {{0x93, 0x09, [13] = 200}, 0, {0}},
+        {{0x42, [8] = 24}, 24, {0, 22, 0, 16, [18] = 1}},
+        {{0x04}, 0, {0}},
+        {{0x48, 0x02}, 0, {0}},
+        {{0x48, 0x01, [8] = 8}, 8, {1, 0, 0, 4, 1, 2, 3, 4}},
+    };
+    uint8_t list[] = {0, 0, 0, 0, 0x08, 18, [23] = 0};
+
+    setup();
+    fake_unforced = 0;
+    CHECK_EQ(exec(writes[1].cdb, 16, data, 4096), 0);
+    CHECK(fake_unforced);
+    CHECK_EQ(select_modes(0x10, list, 24), 0);
+    CHECK_EQ(fake_unforced, 0); /* what was cached until then */
+    for (size_t i = 0; i < ARRAY_LEN(writes); i++) {
+        memset(data, 0, 4096);
+        memcpy(data, writes[i].list, sizeof(writes[i].list));
+        CHECK_EQ(exec(writes[i].cdb, 16, writes[i].bytes ? data : NULL, writes[i].bytes), 0);
+        if (fake_unforced)
+            ctest_fail(__FILE__, __LINE__, "CDB %02x %02x", writes[i].cdb[0], writes[i].cdb[1]);
+        fake_unforced = 0;
+    }
+    teardown();
+}
+
 /* ---- EXTENDED COPY ---- */
 
 /* From LUN 0 to itself. */
