@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Commands that have a place to themselves: COMPARE AND WRITE, ORWRITE, WRITE AND VERIFY, which
- * write and look, and WRITE ATOMIC.
+ * write and look, WRITE ATOMIC, and a part of a block.
  * Data-out is fetched first, then the range is locked, so that nobody sees or changes it between
  * the steps and a slow initiator holds up no one.
  */
@@ -82,6 +82,58 @@ void sbc_compare_and_write(struct scsi_cmd *cmd)
         cmd_good(cmd);
     else
         cmd_get_buf(cmd, 3 * bytes, caw_fetch);
+}
+
+/* ---- the end of a WRITE that gives less than its last block ---- */
+
+/* The buffer: the bytes given, the block. */
+static void tail_done(struct scsi_cmd *cmd)
+{
+    cmd->moved_bytes += cmd->buf_len;
+    cmd->lun->stats.written_bytes += cmd->buf_len;
+    cmd->lun->stats.write_ops++;
+    lun_look_at_room(cmd->lun);
+    cmd_good_now(cmd);
+}
+
+static void tail_io(struct scsi_cmd *cmd, enum blk_verb verb, void (*again)(struct scsi_cmd *),
+                    void (*next)(struct scsi_cmd *))
+{
+    uint32_t block = lun_block_bytes(cmd->lun);
+
+    cmd_io(cmd, verb, verb == BLK_WRITE ? cmd_write_flags(cmd) : 0,
+           cmd_lba_bytes(cmd) + cmd->moved_bytes, block, cmd->buf + block, again, next);
+}
+
+static void tail_write(struct scsi_cmd *cmd)
+{
+    tail_io(cmd, BLK_WRITE, tail_write, tail_done);
+}
+
+static void tail_merge(struct scsi_cmd *cmd)
+{
+    memcpy(cmd->buf + lun_block_bytes(cmd->lun), cmd->buf, cmd->buf_len);
+    tail_write(cmd);
+}
+
+static void tail_read(struct scsi_cmd *cmd)
+{
+    tail_io(cmd, BLK_READ, tail_read, tail_merge);
+}
+
+static void tail_lock(struct scsi_cmd *cmd)
+{
+    cmd_lock(cmd, cmd_lba_bytes(cmd) + cmd->moved_bytes, lun_block_bytes(cmd->lun), tail_read);
+}
+
+static void tail_fetch(struct scsi_cmd *cmd)
+{
+    cmd_data_out(cmd, (uint32_t)cmd->moved_bytes, cmd_write_tail_bytes(cmd), tail_lock);
+}
+
+void cmd_write_tail(struct scsi_cmd *cmd)
+{
+    cmd_get_buf(cmd, 2 * lun_block_bytes(cmd->lun), tail_fetch);
 }
 
 /* ---- WRITE ATOMIC(16), SBC-4 5.49: one unit at a time, all or nothing across a crash too ---- */
@@ -230,6 +282,8 @@ static void chunk_next(struct scsi_cmd *cmd)
 static void start_chunks(struct scsi_cmd *cmd)
 {
     cmd->transfer_bytes = lun_blocks_to_bytes(cmd->lun, cmd->nr_blocks);
+    if (!cmd_gives_whole_blocks(cmd))
+        return;
     if (cmd_write_total(cmd))
         cmd_get_buf(cmd, 2 * cmd_write_chunk(cmd, HALF_BYTES), chunk_next);
     else

@@ -3,8 +3,9 @@
  * Capacity, reading, writing, verifying, flushing. Transfers go in chunks of one pool buffer, at
  * most BUFPOOL_MAX_BYTES; READ and WRITE need no memory but that and no coroutine.
  *
- * An initiator may say that it transfers fewer bytes than the CDB: the lesser counts, and what is
- * left over of a written block is not written (RFC 7143 11.4.5: residual overflow).
+ * An initiator may say that it transfers fewer bytes than the CDB: the lesser counts (RFC 7143
+ * 11.4.5: residual overflow). WRITE then leaves the rest of a block as it is; commands that read
+ * what they write, or compare, want whole blocks.
  */
 #include <string.h>
 #include "target/scsi-cmd.h"
@@ -93,6 +94,24 @@ uint64_t cmd_write_total(const struct scsi_cmd *cmd)
     return round_down_pow2(bytes, lun_block_bytes(cmd->lun));
 }
 
+uint32_t cmd_write_tail_bytes(const struct scsi_cmd *cmd)
+{
+    uint64_t bytes = MIN_OF(cmd->transfer_bytes, (uint64_t)cmd_expected_bytes(cmd));
+
+    return (uint32_t)(bytes & (lun_block_bytes(cmd->lun) - 1));
+}
+
+bool cmd_gives_whole_blocks(struct scsi_cmd *cmd)
+{
+    uint64_t total = cmd->transfer_bytes;
+
+    if (!cmd_write_tail_bytes(cmd))
+        return true;
+    cmd_fail(cmd, SENSE_PART_OF_BLOCK);
+    cmd->transfer_bytes = total; /* the residual is that of the length, as if it had gone well */
+    return false;
+}
+
 uint32_t cmd_write_chunk(const struct scsi_cmd *cmd, uint32_t max_bytes)
 {
     uint32_t block = lun_block_bytes(cmd->lun);
@@ -120,6 +139,11 @@ static void write_done(struct scsi_cmd *cmd)
         write_chunk(cmd);
         return;
     }
+    if (cmd_write_tail_bytes(cmd)) {
+        cmd_put_buf(cmd);
+        cmd_write_tail(cmd);
+        return;
+    }
     cmd->lun->stats.write_ops++;
     lun_look_at_room(cmd->lun);
     cmd_good_now(cmd);
@@ -143,6 +167,8 @@ void sbc_write(struct scsi_cmd *cmd)
     cmd->transfer_bytes = lun_blocks_to_bytes(cmd->lun, cmd->nr_blocks);
     if (cmd_write_total(cmd))
         cmd_get_buf(cmd, cmd_write_chunk(cmd, BUFPOOL_MAX_BYTES), write_chunk);
+    else if (cmd_write_tail_bytes(cmd))
+        cmd_write_tail(cmd);
     else
         cmd_good(cmd);
 }
@@ -286,6 +312,8 @@ void sbc_verify(struct scsi_cmd *cmd)
     }
     if (bytchk(cmd) == BYTCHK_ALL)
         cmd->transfer_bytes = lun_blocks_to_bytes(cmd->lun, cmd->nr_blocks);
+    if (!cmd_gives_whole_blocks(cmd))
+        return;
     if (!cmd->nr_blocks)
         cmd_good(cmd);
     else if (bytchk(cmd) == BYTCHK_NONE)

@@ -83,6 +83,12 @@ void cmd_run(struct scsi_cmd *cmd);
 /* ---- sbc.c: for commands that take blocks ---- */
 /* Whole blocks that the initiator gives. */
 uint64_t cmd_write_total(const struct scsi_cmd *cmd);
+/* Bytes that it gives of one more, which is not there in full. */
+uint32_t cmd_write_tail_bytes(const struct scsi_cmd *cmd);
+/* sbc-rmw.c: writes those and leaves the rest of the block; ends. */
+void cmd_write_tail(struct scsi_cmd *cmd);
+/* False: the last is given in part, and the command has ended. */
+bool cmd_gives_whole_blocks(struct scsi_cmd *cmd);
 /* Of the next chunk. */
 uint32_t cmd_write_chunk(const struct scsi_cmd *cmd, uint32_t max_bytes);
 /* BLK_FUA or nothing. */

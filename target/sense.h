@@ -46,6 +46,7 @@ enum sense_id {
     SENSE_CRC_ERROR,  /* of the transport: what came was damaged, ... */
     SENSE_DATA_PHASE, /* ... or not what was to come */
     SENSE_OPERATION_IN_PROGRESS,
+    SENSE_PART_OF_BLOCK, /* what the initiator gives is no whole number of blocks */
     SENSE_FORMATTING,
     SENSE_FORMAT_FAILED,
     SENSE_UA_FIRST, /* + enum ua_kind */

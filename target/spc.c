@@ -292,7 +292,7 @@ int spc_report_target_ports(struct scsi_cmd *cmd, uint8_t *buf)
     put_be32(buf, (uint32_t)(len - 4));
     if (extended)
         buf[4] = 0x10; /* LENGTH-EXTENDED; no implicit transition takes time */
-    d[0] = 0x80;       /* PREF, active/optimized */
+    d[0] = 0x00;       /* active/optimized; PREF: of one group none is preferred */
     d[1] = 0x01;       /* AO_SUP */
     put_be16(d + 2, ALUA_GROUP);
     d[7] = (uint8_t)nr;

@@ -76,20 +76,34 @@ TEST(scsi, read_of_fewer_bytes_than_the_cdb_says_gives_those_and_tells_the_rest)
     fake_teardown(&f);
 }
 
-TEST(scsi, write_of_fewer_bytes_writes_whole_blocks_only)
+static struct fake_cmd *write_of(uint32_t edtl)
 {
-    struct fake_cmd *w;
+    struct fake_cmd *w = rw_new(0x2a, 0, 2);
+
+    memset(w->data, 0x11, 1024);
+    w->cmd.edtl_bytes = edtl;
+    fake_run(w);
+    CHECK_EQ(w->cmd.transfer_bytes, 1024);
+    return w;
+}
+
+TEST(scsi, write_of_fewer_bytes_writes_those_and_no_more)
+{
+    static const uint32_t edtls[] = {512, 700, 200, 1023};
 
     fake_setup(&f, DISK_BYTES, true);
-    w = rw_new(0x2a, 0, 2);
-    memset(w->data, 0x11, 1024);
-    w->cmd.edtl_bytes = 700;
-    fake_run(w);
-    CHECK_EQ(fake_sense(w), 0);
-    CHECK_EQ(w->cmd.transfer_bytes, 1024);
-    CHECK_EQ(f.mem->data[511], 0x11);
-    CHECK_EQ(f.mem->data[512], 0);
-    fake_cmd_free(w);
+    for (size_t i = 0; i < ARRAY_LEN(edtls); i++) {
+        struct fake_cmd *w;
+
+        mem_node_fill(f.mem, 0, 4096, BLK_ST_DATA, 0x5a);
+        w = write_of(edtls[i]);
+        CHECK_EQ(fake_sense(w), 0);
+        CHECK_EQ(f.mem->data[0], 0x11);
+        CHECK_EQ(f.mem->data[edtls[i] - 1], 0x11);
+        CHECK_EQ(f.mem->data[edtls[i]], 0x5a);
+        CHECK_EQ(f.mem->data[1023], 0x5a);
+        fake_cmd_free(w);
+    }
     fake_teardown(&f);
 }
 
