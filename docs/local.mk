@@ -4,4 +4,4 @@ EXTRA_DIST += docs/architecture.md docs/bad-links.md docs/conformance.md docs/co
 	docs/confidentiality.md docs/how-to/README.md docs/how-to/keep-a-configuration.md \
 	docs/how-to/monitor.md contrib/systemd/cowtgtd.service contrib/systemd/cowtgtd@.service \
 	contrib/systemd/cowtgtd.default contrib/wireshark/cowtgt.lua contrib/wireshark/cowtgt.pcap
-EXTRA_DIST += docs/data-path.md docs/iscsi.md
+EXTRA_DIST += docs/data-path.md docs/iscsi.md docs/scsi.md
