@@ -31,9 +31,11 @@ enum login_status {
     LOGIN_INVALID = 0x020b,
     LOGIN_UNAVAILABLE = 0x0301,
     LOGIN_NO_RESOURCES = 0x0302,
+    LOGIN_WAIT = 0xffff, /* never sent */
 };
 
 #define REFUSED_PAUSE_S  1.0   /* before a wrong secret is told so */
+#define OLD_POLL_S       0.005 /* while commands of the session before are under way */
 #define MOVED_MAX_BYTES  96    /* TargetAddress= and an address of target_redirect() */
 #define ANSWER_MAX_BYTES 65536 /* to TEXT_MAX_BYTES of keys that we don't understand */
 
@@ -50,6 +52,8 @@ struct login {
     struct auth_login auth;
     enum login_status refusing; /* with a pause before; nothing that comes counts any more */
     struct ev_timer pause;
+    struct ev_timer old_poll;
+    struct pdu last; /* the request that waits for old_poll */
 };
 
 static bool send_response(struct conn *c, const struct pdu_login_rsp *r, void *data, uint32_t n)
@@ -105,6 +109,8 @@ static void refuse_slowly(struct conn *c, enum login_status status)
     ev_timer_start(loop_ev(), &c->login->pause);
 }
 
+static void answer_again(struct ev_loop *ev, struct ev_timer *w, int revents);
+
 bool login_begin(struct conn *c)
 {
     struct login *l = calloc(1, sizeof(*l));
@@ -115,7 +121,8 @@ bool login_begin(struct conn *c)
     text_init(&l->in, TEXT_MAX_BYTES);
     text_init(&l->out, ANSWER_MAX_BYTES);
     ev_timer_init(&l->pause, refuse_now, REFUSED_PAUSE_S, 0);
-    l->pause.data = c;
+    ev_timer_init(&l->old_poll, answer_again, OLD_POLL_S, OLD_POLL_S);
+    l->pause.data = l->old_poll.data = c;
     c->login = l;
     return true;
 }
@@ -123,6 +130,7 @@ bool login_begin(struct conn *c)
 void login_free(struct conn *c)
 {
     ev_timer_stop(loop_ev(), &c->login->pause);
+    ev_timer_stop(loop_ev(), &c->login->old_poll);
     text_release(&c->login->in);
     text_release(&c->login->out);
     free(c->login);
@@ -305,7 +313,11 @@ static enum login_status negotiate(struct conn *c, bool leaving)
     return status;
 }
 
-/* The last response carries the TSIH; from then on digests are in force. */
+/*
+ * The last response carries the TSIH; from then on digests are in force. LOGIN_WAIT: commands of
+ * the session or connection that this one takes the place of are under way, and what they write
+ * must not come after what is written next.
+ */
 static enum login_status open_session(struct conn *c, uint16_t *tsih)
 {
     struct login *l = c->login;
@@ -325,6 +337,9 @@ static enum login_status open_session(struct conn *c, uint16_t *tsih)
         old = session_of(c, t);
         if (!old)
             session_reinstate(t, c->portal_group, l->neg.initiator_name, l->isid);
+        if (old ? !session_quiesce(old)
+                : session_lingers(t, c->portal_group, l->neg.initiator_name, l->isid))
+            return LOGIN_WAIT;
     }
     l->neg.params.first_burst = MIN_OF(l->neg.params.first_burst, l->neg.params.max_burst);
     s = session_new(c, t, &l->neg, l->isid, l->cid, old);
@@ -363,11 +378,19 @@ static void answer(struct conn *c, const struct pdu *p)
     memcpy(r.isid, l->isid, 6);
     if (p->final && !r.cont && may_leave(l)) {
         r.transit = true;
-        r.nsg = l->stage = p->login.nsg;
-        if (r.nsg == PDU_STAGE_FULL && (status = open_session(c, &r.tsih))) {
+        r.nsg = p->login.nsg;
+        status = r.nsg == PDU_STAGE_FULL ? open_session(c, &r.tsih) : LOGIN_OK;
+        if (status == LOGIN_WAIT) {
+            l->last = *p;
+            ev_timer_start(loop_ev(), &l->old_poll);
+            return;
+        }
+        ev_timer_stop(loop_ev(), &l->old_poll);
+        if (status) {
             refuse(c, status);
             return;
         }
+        l->stage = r.nsg;
     }
     if (n) {
         data = malloc(n);
@@ -386,13 +409,22 @@ static void answer(struct conn *c, const struct pdu *p)
         enter_full_phase(c);
 }
 
+static void answer_again(struct ev_loop *ev, struct ev_timer *w, int revents)
+{
+    struct conn *c = w->data;
+
+    (void)ev;
+    (void)revents;
+    answer(c, &c->login->last);
+}
+
 void login_request(struct conn *c, const struct pdu *p, const uint8_t *data)
 {
     struct login *l = c->login;
     bool answering = l->out_sent > 0;
     enum login_status status;
 
-    if (l->refusing)
+    if (l->refusing || ev_is_active(&l->old_poll))
         return;
     status = check_header(c, p);
     if (!status && answering && p->data_bytes)
@@ -416,7 +448,7 @@ void login_malformed(struct conn *c, const struct pdu *p)
 {
     struct login *l = c->login;
 
-    if (l->refusing)
+    if (l->refusing || ev_is_active(&l->old_poll))
         return;
     if (!l->started) {
         l->itt = p->itt;

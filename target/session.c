@@ -159,6 +159,28 @@ void session_reinstate(const struct target *t, uint16_t group, const char *initi
     }
 }
 
+bool session_lingers(const struct target *t, uint16_t group, const char *initiator,
+                     const uint8_t isid[6])
+{
+    struct session *s;
+
+    list_for_each_entry (s, &sessions, link) {
+        if (!is_live(s) && s->nr_tasks && is_nexus(s, t, group, initiator, isid))
+            return true;
+    }
+    return false;
+}
+
+bool session_quiesce(struct session *s)
+{
+    struct task *t, *tmp;
+
+    s->conn->draining = true;
+    list_for_each_entry_safe (t, tmp, &s->tasks, link)
+        task_abort(t, false);
+    return !s->nr_tasks;
+}
+
 struct session *session_find(const struct target *t, uint16_t group, const char *initiator,
                              const uint8_t isid[6], uint16_t tsih)
 {

@@ -64,8 +64,8 @@ struct session {
 /* ---- session.c ---- */
 /*
  * A session over a connection that has finished login; NULL: out of memory or of TSIHs. With @old
- * (or NULL) it goes on as that one, whose connection is closed, RFC 7143 6.3.4: TSIH, what leading
- * logins negotiate, and what the nexus knows and holds stay; tasks are gone.
+ * (or NULL; quiesced) it goes on as that one, whose connection is closed, RFC 7143 6.3.4: TSIH,
+ * what leading logins negotiate, and what the nexus knows and holds stay; tasks are gone.
  */
 struct session *session_new(struct conn *c, struct target *t, const struct negotiation *n,
                             const uint8_t isid[6], uint16_t cid, struct session *old);
@@ -73,6 +73,11 @@ struct session *session_new(struct conn *c, struct target *t, const struct negot
  * them. */
 void session_reinstate(const struct target *t, uint16_t group, const char *initiator,
                        const uint8_t isid[6]);
+/* One of these that was closed still has commands under way. */
+bool session_lingers(const struct target *t, uint16_t group, const char *initiator,
+                     const uint8_t isid[6]);
+/* Takes no more commands and aborts those it has; true when none is left. */
+bool session_quiesce(struct session *s);
 /* The one of these that has the TSIH; NULL. */
 struct session *session_find(const struct target *t, uint16_t group, const char *initiator,
                              const uint8_t isid[6], uint16_t tsih);
