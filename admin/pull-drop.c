@@ -110,9 +110,14 @@ static int co_find_depths(struct chain *c, struct needs *n, uint32_t *generation
     const struct chain_record *rec = c->rec;
     struct cowl_page top, page;
     struct iscsi_url url;
-    char uuid[UUID_STRLEN];
+    char uuid[UUID_STRLEN], own[UUID_STRLEN];
     int ret = iscsi_url_parse(rec->source_url, &url, err);
 
+    uuid_to_text(&rec->source_layer, own);
+    for (unsigned i = 0; i < rec->hold_luns.nr; i++) { /* LUN 0 may be another disk by now */
+        if (!strcmp(rec->hold_layers.items[i], own))
+            url.lun = (int)rec->hold_luns.items[i];
+    }
     if (!ret)
         ret = co_page_of(c, url.lun, &top, err);
     for (unsigned i = 0; !ret && i < rec->hold_luns.nr; i++) {

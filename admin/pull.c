@@ -122,6 +122,19 @@ static void expect_source(const struct chain_record *rec, struct remote_identity
     id->size_bytes = rec->source_bytes;
 }
 
+/* The layer's own LUN shows the same disk; LUN 0 may come to show another one, after a snapshot. */
+static void note_own_lun(struct chain *c, int lun)
+{
+    const struct chain_record *rec = c->rec;
+    char own[UUID_STRLEN];
+
+    uuid_to_text(&rec->source_layer, own);
+    for (unsigned i = 0; rec->source_has_cowl && i < rec->hold_luns.nr; i++) {
+        if (!strcmp(rec->hold_layers.items[i], own) && (int)rec->hold_luns.items[i] != lun)
+            remote_set_other_lun(c->remote, (int)rec->hold_luns.items[i]);
+    }
+}
+
 static int co_connect_source(struct chain *c, const struct pull_opts *opts, const char *dir,
                              struct error *err)
 {
@@ -145,6 +158,7 @@ static int co_connect_source(struct chain *c, const struct pull_opts *opts, cons
     if (!ret) {
         remote_get_identity(c->remote, &id);
         note_source(rec, &id);
+        note_own_lun(c, ro->url.lun);
         ret = iscsi_url_format(&ro->url, url, sizeof(url));
         if (!ret)
             ret = record_set(&rec->source_url, url);
@@ -199,6 +213,8 @@ static int co_reconnect_source(struct chain *c, struct error *err)
     if (!ro)
         return -err->errnum;
     ret = co_remote_open(ro, &c->remote, err);
+    if (!ret)
+        note_own_lun(c, ro->url.lun);
     free_remote_opts(ro);
     return ret;
 }

@@ -162,6 +162,13 @@ static int data_result(struct iscsi_cmd *cmd, const struct scsi_task *task)
     return missing || !each_piece(cmd, no_marks, &mark) ? -EIO : 0;
 }
 
+/* SPC-4 5.7, SAM-5 5.14: INQUIRY DATA, or CAPACITY DATA HAS CHANGED. */
+static bool tells_of_change(const struct iscsi_cmd *cmd)
+{
+    return cmd->sense_key == SCSI_SENSE_UNIT_ATTENTION &&
+           (cmd->ascq == 0x3f03 || cmd->ascq == 0x2a09);
+}
+
 enum verdict { V_DONE, V_AGAIN, V_AGAIN_LATER };
 
 /* SAM-5 5.3.1: what each status means for the command. */
@@ -211,10 +218,14 @@ static void command_cb(struct iscsi_context *ctx, int status, void *data, void *
     list_del(&cmd->link);
     c->nr_active--;
     c->active_bytes -= cmd->bytes;
+    if (c->on_down && tells_of_change(cmd)) {
+        c->stale = true;
+        conn_down(c, "the target says that the LUN has changed");
+    }
     if (ret == -EHOSTDOWN)
         conn_down(c, "the connection broke");
     if (c->state != CONN_UP)
-        finish(c, cmd, v == V_DONE && ret != -EIO ? ret : -EHOSTDOWN);
+        finish(c, cmd, v == V_DONE && ret != -EIO && !c->stale ? ret : -EHOSTDOWN);
     else if (v == V_DONE || cmd->retries >= MAX_RETRIES)
         finish(c, cmd, ret);
     else

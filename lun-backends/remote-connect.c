@@ -134,20 +134,43 @@ static void session_lost(struct iscsi_conn *conn, const char *why, void *opaque)
     remote_start_connector(s);
 }
 
-static int co_identify(struct remote_session *s, struct error *err)
+static int co_identify_lun(struct remote_session *s, int lun, struct lun_info *info,
+                           struct error *err)
 {
-    struct remote *r = s->remote;
-    struct lun_info info;
-    int ret = co_lun_info(s->conn, r->opts.url.lun, &info, err);
+    int ret = co_lun_info(s->conn, lun, info, err);
 
     if (ret)
         return ret;
-    if (!info.connected || info.device_type != 0)
-        return error_set(err, ENODEV, "LUN %d is not a disk", r->opts.url.lun);
-    ret = check_identity(r, &info, err);
-    if (!ret && s == &r->demand)
+    if (!info->connected || info->device_type != 0)
+        return error_set(err, ENODEV, "LUN %d is not a disk", lun);
+    return check_identity(s->remote, info, err);
+}
+
+/* A snapshot at the source puts another disk under LUN 0; the one that was there has its own. */
+static int co_identify(struct remote_session *s, struct error *err)
+{
+    struct remote *r = s->remote;
+    struct error other_err = ERROR_INIT;
+    struct lun_info info;
+    int lun = r->opts.url.lun, ret = co_identify_lun(s, lun, &info, err);
+
+    if (ret == -ESTALE && r->other_lun >= 0 &&
+        !co_identify_lun(s, r->other_lun, &info, &other_err) && info.has_cowl &&
+        info.cowl.view == COWL_VIEW_FLAT) {
+        lun = r->other_lun;
+        ret = 0;
+    }
+    if (ret)
+        return ret;
+    if (s == &r->demand)
         take_geometry(r, &info);
-    return ret;
+    else if (lun != r->lun)
+        return error_set(err, ESTALE, "%s: the disk has another LUN in each session",
+                         r->node.filename);
+    if (lun != r->lun)
+        log_notice("%s: the disk is LUN %d of the target now", r->node.filename, lun);
+    r->lun = lun;
+    return 0;
 }
 
 int co_remote_session_open(struct remote_session *s, struct error *err)

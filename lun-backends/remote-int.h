@@ -31,6 +31,8 @@ struct remote_session {
 struct remote {
     struct blk_node node;
     struct remote_opts opts;
+    int lun;       /* where the disk is: opts.url.lun, or other_lun */
+    int other_lun; /* where else it may be; -1: nowhere */
     struct remote_identity id;
     struct remote_session demand, bulk;
 

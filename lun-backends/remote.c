@@ -62,7 +62,7 @@ static int start_chunk(struct remote *r, struct blk_req *req)
     ch->cmd = (struct iscsi_cmd){
         .cdb = {0x88}, /* READ(16), SBC-3 5.13 */
         .cdb_len = 16,
-        .lun = r->opts.url.lun,
+        .lun = r->lun,
         .iov = req->iov,
         .niov = req->niov,
         .iov_from = st->next_bytes,
@@ -132,6 +132,7 @@ static void chunk_done(struct iscsi_cmd *cmd)
 
     if (ret == -EHOSTDOWN && ch->on_bulk && r->demand.up) {
         ch->on_bulk = false;
+        cmd->lun = r->lun; /* that session may have found the disk elsewhere */
         iscsi_conn_submit(r->demand.conn, cmd);
         return;
     }
@@ -214,6 +215,8 @@ int co_remote_open(const struct remote_opts *opts, struct blk_node **out, struct
     struct remote *r = to_remote(node);
 
     r->opts = *opts;
+    r->lun = opts->url.lun;
+    r->other_lun = -1;
     r->id = opts->expect;
     node->filename = strdup(url);
     node->read_only = true;
@@ -233,6 +236,11 @@ int co_remote_open(const struct remote_opts *opts, struct blk_node **out, struct
     remote_start_connector(&r->demand);
     *out = node;
     return 0;
+}
+
+void remote_set_other_lun(struct blk_node *node, int lun)
+{
+    to_remote(node)->other_lun = lun;
 }
 
 bool blk_node_is_remote(const struct blk_node *node)

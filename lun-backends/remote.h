@@ -59,6 +59,8 @@ struct remote_status {
 };
 void remote_get_status(const struct blk_node *node, struct remote_status *st);
 bool blk_node_is_remote(const struct blk_node *node);
+/* A LUN number that shows the same disk, to be taken should another one come under the first. */
+void remote_set_other_lun(struct blk_node *node, int lun);
 
 /*
  * Extents of the remote disk from @offset, best answer first: GET LAYER STATUS if the LUN has it,
