@@ -578,7 +578,5 @@ int co_image_rebase(json_t *args)
     if (co_image_finish(chain))
         ret = CLI_FAILED;
     co_chain_close(below);
-    if (!ret && !cli_bool(args, "quiet"))
-        puts("Image rebased.");
     return ret;
 }
