@@ -164,6 +164,7 @@ static size_t advance(struct conn *c, struct tx_op *op, size_t bytes, bool *fini
 static void sent(struct conn *c, size_t bytes)
 {
     c->tx.progress_ns = now_ns();
+    c->tx.sent_bytes += bytes;
     while (c->state != CONN_CLOSED && !list_empty(&c->tx.ops)) {
         struct tx_op *op = list_first_entry(&c->tx.ops, struct tx_op, link);
         bool finished;

@@ -100,11 +100,27 @@ static void check_full(struct conn *c, uint64_t now)
     }
 }
 
+/* Has something to send, and the peer takes none of it; or, while buffers are scarce, too little.
+ */
+static bool is_stuck(struct conn *c, uint64_t now)
+{
+    if (list_empty(&c->tx.ops)) {
+        c->tx.slow_since_ns = 0;
+        return false;
+    }
+    if (!c->tx.slow_since_ns || c->tx.sent_bytes - c->tx.slow_at_bytes >= CONN_SLOW_BYTES) {
+        c->tx.slow_since_ns = now;
+        c->tx.slow_at_bytes = c->tx.sent_bytes;
+    }
+    return now - c->tx.progress_ns > CONN_STUCK_NS ||
+           (task_data_is_scarce() && now - c->tx.slow_since_ns > SESSION_SCARCE_NS);
+}
+
 static bool check_one(struct conn *c, void *arg)
 {
     uint64_t now = *(uint64_t *)arg;
 
-    if (!list_empty(&c->tx.ops) && now - c->tx.progress_ns > CONN_STUCK_NS)
+    if (is_stuck(c, now))
         conn_close(c, "the initiator doesn't read what it is sent");
     else if (c->dismissed_ns && now - c->dismissed_ns > CONN_DISMISS_NS)
         conn_close(c, NULL);

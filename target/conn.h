@@ -28,6 +28,7 @@ struct task;
 #define CONN_TX_MAX_OPS     1024
 #define CONN_LOGIN_LIMIT_NS 15000000000ull
 #define CONN_STUCK_NS       60000000000ull /* without progress: closed */
+#define CONN_SLOW_BYTES     (16u << 10)    /* less in SESSION_SCARCE_NS is too slow then */
 #define CONN_PING_NS        15000000000ull
 #define CONN_LOGOUT_S       5             /* to log out when asked to */
 #define CONN_DISMISS_NS     1000000000ull /* to read that it is sent away */
@@ -113,6 +114,9 @@ struct conn {
         unsigned nr_ops;
         uint64_t bytes;
         uint64_t progress_ns;
+        uint64_t sent_bytes; /* in all */
+        uint64_t slow_since_ns,
+            slow_at_bytes; /* fewer than CONN_SLOW_BYTES since; 0: none queued */
         uint64_t pinged_ns;
     } tx;
 };

@@ -13,14 +13,15 @@
 #include "target/scsi.h"
 #include "target/target-int.h"
 #include "target/text.h"
+#include "util/bufpool.h"
 
 #define SESSION_ITT_SLOTS 64
 /* Incl. those whose response is still queued. More than the window: while there are as many nothing
  * is read, and commands that wait for data must not keep it from being read. */
 #define SESSION_MAX_TASKS      (4 * CONN_CMD_WINDOW)
-#define SESSION_MAX_IMMEDIATE  16                   /* commands outside of the window */
-#define SESSION_DATA_MAX_BYTES (8u << 20)           /* data of started commands; more wait */
-#define DATA_TOTAL_BYTES       (UINT64_C(64) << 20) /* of bufpool_main(), which they share */
+#define SESSION_MAX_IMMEDIATE  16                       /* commands outside of the window */
+#define SESSION_DATA_MAX_BYTES (8u << 20)               /* data of started commands; more wait */
+#define DATA_TOTAL_BYTES       BUFPOOL_MAIN_LARGE_BYTES /* which they share */
 #define SESSION_SCARCE_NS      10000000000ull /* for CONN_STUCK_NS while half of that is taken */
 #define SESSION_MAX_TMFS       32
 #define SESSION_BLOCKED_NS     1000000000ull /* data-out that SCSI can't take blocks for so long */

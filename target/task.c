@@ -334,10 +334,15 @@ void task_fail(struct task *t, enum task_failure failure)
     give_up(t);
 }
 
+bool task_data_is_scarce(void)
+{
+    return total_claim > DATA_TOTAL_BYTES / 2;
+}
+
 /* How long buffers wait for data that does not come: less while they are scarce. */
 static uint64_t patience_ns(void)
 {
-    return total_claim > DATA_TOTAL_BYTES / 2 ? SESSION_SCARCE_NS : CONN_STUCK_NS;
+    return task_data_is_scarce() ? SESSION_SCARCE_NS : CONN_STUCK_NS;
 }
 
 /* Data that is due to commands that have ended without it: nothing hangs on it but their answer. */

@@ -100,6 +100,8 @@ void task_put(struct task *t);
 void task_respond(struct task *t);
 /* The once-a-second look at what waits. */
 void task_tick(struct session *s, uint64_t now);
+/* Sessions hold, or will, more than half of what is there: there is no patience with slow ones. */
+bool task_data_is_scarce(void);
 void task_start_held(struct deferred *d);
 
 /* ---- task-data.c: data-out ---- */

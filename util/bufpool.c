@@ -3,6 +3,9 @@
  * Data buffers: a buddy allocator over one mapping, with free buffers of each size kept as they are
  * until another size is in want. One mapping, so that the kernel can be told of it once.
  *
+ * Large buffers can be held for long, by whoever reads slowly. So the pool's last part is for small
+ * ones, and while large ones are waited for small ones get no more than that: neither starves.
+ *
  * Invariant: a free block is on the list of its class and its first page says so; both halves of a
  * block are never free in the buddy lists at the same time. Pages never asked for cost no memory.
  */
@@ -36,6 +39,11 @@
 #define NR_CLASSES 9 /* 4 KiB .. 1 MiB */
 #define NO_PAGE    UINT32_MAX
 
+#define SMALL_CLASSES     5 /* up to 64 KiB */
+#define RESERVE_MIN_BYTES (32u << 20)
+
+enum { SMALL, LARGE, NR_KINDS };
+
 /* Of a block's first page. @next, @prev: pages; in a list of the buddies or of cached buffers. */
 struct page {
     uint32_t next, prev;
@@ -44,11 +52,13 @@ struct page {
 
 struct bufpool {
     uint8_t *arena;
-    uint64_t arena_bytes, limit_bytes, used_bytes;
+    uint64_t arena_bytes, limit_bytes;
+    uint64_t reserve_bytes; /* for small ones; 0: a pool too small to divide */
+    uint64_t used_bytes[NR_KINDS];
     struct page *pages;
     uint32_t buddies[NR_CLASSES];
     uint32_t cached[NR_CLASSES]; /* by @next only, last in first out */
-    struct list_head waiters;
+    struct list_head waiters[NR_KINDS];
     struct deferred wake;
     bool serving; /* inside a waiter's fn() */
 };
@@ -65,6 +75,11 @@ static unsigned class_of(size_t bytes)
 static size_t class_bytes(unsigned c)
 {
     return (size_t)1 << (MIN_SHIFT + c);
+}
+
+static unsigned kind_of(unsigned c)
+{
+    return c < SMALL_CLASSES ? SMALL : LARGE;
 }
 
 /* ---- buddies ----------------------------------------------------------------------------- */
@@ -135,12 +150,25 @@ static void uncache_all(struct bufpool *p)
     }
 }
 
+static bool in_bounds(const struct bufpool *p, unsigned c)
+{
+    uint64_t bytes = class_bytes(c);
+
+    if (bufpool_used_bytes(p) + bytes > p->limit_bytes)
+        return false;
+    if (!p->reserve_bytes)
+        return true;
+    if (kind_of(c) == LARGE)
+        return p->used_bytes[LARGE] + bytes <= p->limit_bytes - p->reserve_bytes;
+    return list_empty(&p->waiters[LARGE]) || p->used_bytes[SMALL] + bytes <= p->reserve_bytes;
+}
+
 static void *take(struct bufpool *p, unsigned c)
 {
     uint32_t page = p->cached[c];
     void *buf;
 
-    if (p->used_bytes + class_bytes(c) > p->limit_bytes)
+    if (!in_bounds(p, c))
         return NULL;
     if (page != NO_PAGE) {
         p->cached[c] = p->pages[page].next;
@@ -153,7 +181,7 @@ static void *take(struct bufpool *p, unsigned c)
         if (page == NO_PAGE)
             return NULL;
     }
-    p->used_bytes += class_bytes(c);
+    p->used_bytes[kind_of(c)] += class_bytes(c);
     buf = p->arena + ((size_t)page << MIN_SHIFT);
     UNPOISON(buf, class_bytes(c));
     return buf;
@@ -165,18 +193,22 @@ static void give(struct bufpool *p, void *buf, unsigned c)
 
     assert((uint64_t)page << MIN_SHIFT < p->arena_bytes);
     POISON(buf, class_bytes(c));
-    p->used_bytes -= class_bytes(c);
+    p->used_bytes[kind_of(c)] -= class_bytes(c);
     p->pages[page].next = p->cached[c];
     p->cached[c] = page;
 }
 
-/* In order. A waiter is called only when what it wants is there, in one piece. */
-static void wake_waiters(struct deferred *d)
+/* Whose turn @c's kind is: in a pool that isn't divided all wait in one line. */
+static struct list_head *line_of(struct bufpool *p, unsigned c)
 {
-    struct bufpool *p = container_of(d, struct bufpool, wake);
+    return &p->waiters[p->reserve_bytes ? kind_of(c) : SMALL];
+}
 
-    while (!list_empty(&p->waiters)) {
-        struct buf_waiter *w = list_first_entry(&p->waiters, struct buf_waiter, link);
+/* In order. A waiter is called only when what it wants is there, in one piece. */
+static void serve(struct bufpool *p, struct list_head *line)
+{
+    while (!list_empty(line)) {
+        struct buf_waiter *w = list_first_entry(line, struct buf_waiter, link);
         unsigned c = class_of(w->bytes);
         void *buf = take(p, c);
 
@@ -190,11 +222,19 @@ static void wake_waiters(struct deferred *d)
     }
 }
 
+static void wake_waiters(struct deferred *d)
+{
+    struct bufpool *p = container_of(d, struct bufpool, wake);
+
+    serve(p, &p->waiters[LARGE]);
+    serve(p, &p->waiters[SMALL]);
+}
+
 void *bufpool_get(struct bufpool *p, size_t bytes)
 {
     unsigned c = class_of(bytes);
 
-    if (c >= NR_CLASSES || (!list_empty(&p->waiters) && !p->serving))
+    if (c >= NR_CLASSES || (!p->serving && !list_empty(line_of(p, c))))
         return NULL;
     return take(p, c);
 }
@@ -204,13 +244,13 @@ void bufpool_put(struct bufpool *p, void *buf, size_t bytes)
     if (!buf)
         return;
     give(p, buf, class_of(bytes));
-    if (!list_empty(&p->waiters))
+    if (!list_empty(&p->waiters[SMALL]) || !list_empty(&p->waiters[LARGE]))
         loop_defer(&p->wake, LOOP_NOW);
 }
 
 void bufpool_wait(struct bufpool *p, struct buf_waiter *w)
 {
-    list_add_tail(&p->waiters, &w->link);
+    list_add_tail(line_of(p, class_of(w->bytes)), &w->link);
     loop_defer(&p->wake, LOOP_NOW);
 }
 
@@ -231,6 +271,7 @@ struct bufpool *bufpool_new(uint64_t limit_bytes)
     if (!p)
         return NULL;
     p->limit_bytes = limit_bytes;
+    p->reserve_bytes = limit_bytes >= RESERVE_MIN_BYTES ? limit_bytes / 8 : 0;
     p->arena_bytes = round_up_pow2(MAX_OF(limit_bytes, 1), block);
     nr_pages = (uint32_t)(p->arena_bytes >> MIN_SHIFT);
     p->pages = malloc(nr_pages * sizeof(*p->pages));
@@ -250,7 +291,8 @@ struct bufpool *bufpool_new(uint64_t limit_bytes)
     for (uint32_t i = nr_pages; i; i -= UINT32_C(1) << (NR_CLASSES - 1))
         buddy_push(p, i - (UINT32_C(1) << (NR_CLASSES - 1)), NR_CLASSES - 1);
     POISON(p->arena, p->arena_bytes);
-    list_init(&p->waiters);
+    list_init(&p->waiters[SMALL]);
+    list_init(&p->waiters[LARGE]);
     p->wake.fn = wake_waiters;
     return p;
 }
@@ -266,7 +308,7 @@ void bufpool_free(struct bufpool *p)
 
 uint64_t bufpool_used_bytes(const struct bufpool *p)
 {
-    return p->used_bytes;
+    return p->used_bytes[SMALL] + p->used_bytes[LARGE];
 }
 
 struct iovec bufpool_arena(const struct bufpool *p)
@@ -279,6 +321,6 @@ struct bufpool *bufpool_main(void)
     static struct bufpool *main_pool;
 
     if (!main_pool)
-        main_pool = bufpool_new(64u << 20);
+        main_pool = bufpool_new(BUFPOOL_MAIN_BYTES);
     return main_pool;
 }

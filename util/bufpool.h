@@ -4,7 +4,8 @@
  * Size classes are powers of two from 4 KiB to 1 MiB (BUFPOOL_MAX_BYTES), all in one mapping
  * that never moves. When the bound is reached, bufpool_get() fails and the caller
  * queues a waiter or sheds load; it never allocates past the bound.
- * Loop thread only.
+ * Of a pool of 32 MiB or more an eighth is kept for buffers of up to 64 KiB, and those have a line
+ * of their own to wait in. Loop thread only.
  */
 #ifndef COWTGT_UTIL_BUFPOOL_H
 #define COWTGT_UTIL_BUFPOOL_H
@@ -20,7 +21,7 @@ struct bufpool;
 
 /*
  * fn() is called (LOOP_NOW) once, when @bytes (0: the smallest size) are free in one piece and all
- * who waited longer were served; the waiter is off the queue then. While anyone waits,
+ * who waited longer in its line were served; the waiter is off the queue then. While anyone waits,
  * bufpool_get() from elsewhere fails: newcomers don't overtake.
  */
 struct buf_waiter {
@@ -43,7 +44,9 @@ uint64_t bufpool_used_bytes(const struct bufpool *p);
 /* Where all buffers lie: for engines that tell the kernel beforehand. */
 struct iovec bufpool_arena(const struct bufpool *p);
 
-/* The process-wide pool for guest data, 64 MiB unless changed before first use. */
+/* The process-wide pool for guest data, and what of it large buffers may have. */
+#define BUFPOOL_MAIN_BYTES       (UINT64_C(64) << 20)
+#define BUFPOOL_MAIN_LARGE_BYTES (BUFPOOL_MAIN_BYTES / 8 * 7)
 struct bufpool *bufpool_main(void);
 
 #endif

@@ -1080,21 +1080,29 @@ TEST(scsi, mode_sense_tells_write_protection_and_cache)
 
 TEST(scsi, replies_survive_an_exhausted_pool)
 {
-    void *hog[64];
+    /* large ones get only their part of it */
+    const size_t small_bytes = 64 << 10;
+    void *hog[256];
     unsigned n = 0;
     struct fake_cmd *c;
 
     fake_setup(&f, DISK_BYTES, true);
-    while (n < ARRAY_LEN(hog) && (hog[n] = bufpool_get(bufpool_main(), BUFPOOL_MAX_BYTES)))
+    while (n < BUFPOOL_MAIN_LARGE_BYTES / BUFPOOL_MAX_BYTES &&
+           (hog[n] = bufpool_get(bufpool_main(), BUFPOOL_MAX_BYTES)))
         n++;
+    const unsigned nr_large = n;
+
+    while (n < ARRAY_LEN(hog) && (hog[n] = bufpool_get(bufpool_main(), small_bytes)))
+        n++;
+    CHECK(!bufpool_get(bufpool_main(), 4096));
     c = fake_cmd_new(&f, CDB(0x12, 0, 0, 0, 96, 0), 96, false);
     fake_start(c);
     CHECK_EQ(c->cmd.phase, PH_WAIT_BUF);
-    bufpool_put(bufpool_main(), hog[--n], BUFPOOL_MAX_BYTES);
+    bufpool_put(bufpool_main(), hog[--n], small_bytes);
     fake_wait(c);
     CHECK_EQ(fake_sense(c), 0);
-    while (n)
-        bufpool_put(bufpool_main(), hog[--n], BUFPOOL_MAX_BYTES);
+    while (n--)
+        bufpool_put(bufpool_main(), hog[n], n < nr_large ? BUFPOOL_MAX_BYTES : small_bytes);
     fake_cmd_free(c);
     fake_teardown(&f);
 }

@@ -295,6 +295,44 @@ TEST(bufpool, waiters_are_served_in_order)
     bufpool_free(small_pool);
 }
 
+static unsigned nr_large;
+static void *large[64];
+
+static void got_large(struct buf_waiter *w)
+{
+    large[nr_large++] = bufpool_get(small_pool, w->bytes);
+}
+
+TEST(bufpool, neither_large_nor_small_buffers_starve)
+{
+    struct buf_waiter w = {.bytes = 1 << 20, .fn = got_large};
+    void *held[128] = {NULL};
+    unsigned n = 0;
+
+    small_pool = bufpool_new(32 << 20);
+    nr_large = 0;
+    while ((held[n] = bufpool_get(small_pool, 1 << 20)))
+        n++;
+    CHECK_EQ(n, 28);
+    bufpool_wait(small_pool, &w);
+    loop_turn(false);
+    CHECK_EQ(nr_large, 0);
+    /* the rest is for small ones, and large ones given back are not */
+    for (n = 28; (held[n] = bufpool_get(small_pool, 64 << 10)); n++)
+        ;
+    CHECK_EQ(n, 28 + 64);
+    bufpool_put(small_pool, held[0], 1 << 20);
+    CHECK(!bufpool_get(small_pool, 4096));
+    loop_turn(false);
+    CHECK_EQ(nr_large, 1);
+    CHECK(large[0]);
+    held[0] = large[0];
+    for (unsigned i = 0; i < n; i++)
+        bufpool_put(small_pool, held[i], i < 28 ? 1 << 20 : 64 << 10);
+    CHECK_EQ(bufpool_used_bytes(small_pool), 0);
+    bufpool_free(small_pool);
+}
+
 TEST(size, reads_what_qemu_img_reads)
 {
     static const struct {
