@@ -33,25 +33,48 @@ static const struct aio_engine *const engines[] = {
 #endif
 static const struct aio_engine *direct_engine;
 
+/* The first that starts, but for @but. */
+static const struct aio_engine *start_any(const struct aio_engine *but)
+{
+    for (size_t i = 0; i < ARRAY_LEN(engines); i++) {
+        int ret = engines[i] == but ? -EAGAIN : engines[i]->init();
+
+        if (!ret)
+            return engines[i];
+        if (engines[i] != but)
+            log_notice("disk engine %s does not start: %s", engines[i]->name, strerror(-ret));
+    }
+    return NULL;
+}
+
+/* What the system forbids or has no room for must not keep a daemon from serving. */
+static int select_one(const struct aio_engine *e, struct error *err)
+{
+    int ret = e->init();
+    const struct aio_engine *instead = ret ? direct_engine : e;
+
+    if (!instead)
+        instead = start_any(e);
+    if (!instead)
+        return error_set(err, -ret, "starting disk engine %s: %s", e->name, strerror(-ret));
+    if (ret)
+        log_warn("disk engine %s does not start here: %s; %s instead", e->name, strerror(-ret),
+                 instead->name);
+    if (direct_engine && direct_engine != instead)
+        direct_engine->fini();
+    direct_engine = instead;
+    return 0;
+}
+
 int aio_select_engine(const char *name, struct error *err)
 {
-    int ret;
-
     if (!strcmp(name, "auto"))
         name = aio_engine_name();
     for (size_t i = 0; i < ARRAY_LEN(engines); i++) {
-        if (strcmp(name, engines[i]->name) || engines[i] == direct_engine)
-            continue;
-        ret = engines[i]->init();
-        if (ret)
-            return error_set(err, -ret, "starting disk engine %s: %s", name, strerror(-ret));
-        if (direct_engine)
-            direct_engine->fini();
-        direct_engine = engines[i];
+        if (!strcmp(name, engines[i]->name))
+            return engines[i] == direct_engine ? 0 : select_one(engines[i], err);
     }
-    if (!direct_engine || strcmp(name, direct_engine->name))
-        return error_set(err, EINVAL, "no disk engine '%s': " ENGINE_NAMES, name);
-    return 0;
+    return error_set(err, EINVAL, "no disk engine '%s': " ENGINE_NAMES, name);
 }
 
 /* What $COWTGT_AIO names, or else the best that starts. */
@@ -62,14 +85,8 @@ static const struct aio_engine *engine(void)
 
     if (name && strcmp(name, "auto") && aio_select_engine(name, &err))
         log_err("COWTGT_AIO: %s", err.msg);
-    for (size_t i = 0; !direct_engine && i < ARRAY_LEN(engines); i++) {
-        int ret = engines[i]->init();
-
-        if (!ret)
-            direct_engine = engines[i];
-        else
-            log_notice("disk engine %s does not start: %s", engines[i]->name, strerror(-ret));
-    }
+    if (!direct_engine)
+        direct_engine = start_any(NULL);
     return direct_engine;
 }
 

@@ -56,7 +56,8 @@ int co_file_set_cache(struct blk_node *node, enum file_cache cache, struct error
 /* Bytes allocated on disk (st_blocks), on a helper thread; -errno. */
 int co_file_allocated_bytes(const struct blk_node *node, uint64_t *bytes);
 
-/* "auto", "libaio", "threads", or "io_uring" where it was built in; call before the first open. */
+/* "auto", "libaio", "threads", or "io_uring" where it was built in; call before the first open.
+ * One that the system does not let start is logged, and another one is taken. */
 int aio_select_engine(const char *name, struct error *err);
 const char *aio_engine_name(void);
 
