@@ -5,7 +5,7 @@
 BUILD_PACKAGES=(autoconf automake make gcc g++ pkg-config libev-dev libjansson-dev libaio-dev liburing-dev libisns-dev
     libiscsi-dev libisal-dev zlib1g-dev libzstd-dev libssl-dev uuid-dev libgtest-dev)
 IMAGE_PACKAGES=(qemu-utils qemu-block-extra e2fsprogs)
-TEST_PACKAGES=(open-isns-server open-isns-utils libiscsi-bin tgt istgt python3 strace clang libclang-rt-dev mandoc qemu-system-x86 zsh tshark
+TEST_PACKAGES=(open-isns-server open-isns-utils libiscsi-bin tgt istgt python3 strace clang clang-format libclang-rt-dev mandoc qemu-system-x86 zsh tshark
     debhelper lintian dpkg-dev fakeroot systemd)
 TEST_PACKAGES+=(libvirt-daemon libvirt-clients libvirt-daemon-driver-storage-iscsi-direct libxml2-utils) # libvirt-session
 SYSTEM_PACKAGES=(iproute2)
