@@ -300,25 +300,22 @@ TEST(job, speed_is_kept_to)
 {
     struct counter *c = new_counter("j");
     struct error err = ERROR_INIT;
-    uint64_t start_ns = now_ns(), bytes;
-    double rate;
+    uint64_t start_ns = now_ns();
 
     c->round_bytes = 10000;
     job_set_speed(&c->job, 1000000, &err);
     job_start(&c->job);
-    CHECK(TURN_UNTIL(now_ns() - start_ns > 500000000));
-    bytes = c->job.offset;
-    rate = (double)bytes / ((double)(now_ns() - start_ns) / 1e9);
-    CHECK(rate > 800000 && rate < 1200000);
+    CHECK(TURN_UNTIL(c->job.offset >= 500000));
+    CHECK(now_ns() - start_ns > 400000000); /* later on a busy machine, never earlier */
     job_cancel(&c->job, &err);
     CHECK(TURN_UNTIL(!job_find("j")));
 }
 
-TEST(job, a_slow_job_hears_of_a_new_speed_and_of_cancel_within_100_ms)
+/* What it had to wait for else is days. */
+TEST(job, a_slow_job_hears_of_a_new_speed_and_of_cancel_while_it_waits)
 {
     struct counter *c = new_counter("j");
     struct error err = ERROR_INIT;
-    uint64_t told_ns;
     unsigned rounds;
 
     c->round_bytes = 1 << 20;
@@ -328,17 +325,13 @@ TEST(job, a_slow_job_hears_of_a_new_speed_and_of_cancel_within_100_ms)
     for (int i = 0; i < 10; i++)
         mem_node_turn();
     CHECK_EQ(c->rounds, rounds);
-    told_ns = now_ns();
     job_set_speed(&c->job, UINT64_C(100) << 20, &err);
     CHECK(TURN_UNTIL(c->rounds > rounds));
-    CHECK(now_ns() - told_ns < 100000000);
     job_set_speed(&c->job, 1, &err);
     rounds = c->rounds;
     CHECK(TURN_UNTIL(c->rounds > rounds));
-    told_ns = now_ns();
     job_cancel(&c->job, &err);
     CHECK(TURN_UNTIL(!job_find("j")));
-    CHECK(now_ns() - told_ns < 100000000);
 }
 
 TEST(job, on_error_stop_pauses_until_resumed)

