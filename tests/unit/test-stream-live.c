@@ -233,9 +233,9 @@ static void stream_under_a_guest(unsigned seed)
     CHECK(TURN_UNTIL(concluded));
     CHECK_EQ(last_ret, 0);
     CHECK(!top->node.backing.child);
+    CHECK(TURN_UNTIL(guest_ios > 100));
     stop_guests = true;
     CHECK(TURN_UNTIL(!guests));
-    CHECK(guest_ios > 100);
     CHECK(overlay_is_the_model());
     tear_down();
 }
