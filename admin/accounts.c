@@ -157,9 +157,8 @@ static int load_account(struct accounts *all, json_t *j, struct error *err)
     json_error_t jerr;
     int outgoing;
 
-    if (json_unpack_ex(j, &jerr, JSON_STRICT, "{s:s, s:s, s:b, s?s, s?s}", "user", &user,
-                       "secret", &secret, "outgoing", &outgoing, "chain", &chain, "secret-file",
-                       &file))
+    if (json_unpack_ex(j, &jerr, JSON_STRICT, "{s:s, s:s, s:b, s?s, s?s}", "user", &user, "secret",
+                       &secret, "outgoing", &outgoing, "chain", &chain, "secret-file", &file))
         return error_set(err, EINVAL, "%s", jerr.text);
     if (!*user || strlen(user) > CHAP_NAME_MAX)
         return error_set(err, EINVAL, "a user's name has 1 to %d bytes", CHAP_NAME_MAX);

@@ -40,24 +40,24 @@ struct chain {
     struct error failure; /* why it is not served; msg "" if it is or will be */
     struct target *target;
     unsigned nr_layers;
-    struct layer *layers;       /* local ones, [0] = lowest */
-    struct blk_node *remote;    /* below layers[0]; NULL: none (any more) */
-    struct holder *holder;      /* of the source's LUNs, see holds.h; NULL: none */
-    struct chain_image *base;   /* of a pull that keeps one, until the source goes; may be NULL */
-    struct blk_node *upper;     /* the source's layers above that base, between it and layers[0];
-                                   NULL: there is none, or the source can't tell */
-    struct keeping *keeping;    /* a layer that is being recreated, see pull-layers.c; mostly NULL */
-    unsigned nr_kept;           /* layers of c->base that were recreated */
-    struct needs *needs;        /* of the source's layers, see pull-drop.c; NULL: not known */
-    struct blk_node *filter;    /* above the top: copy-on-read, a commit's watch; NULL: none */
-    struct job *stream;         /* NULL: none runs */
-    struct job *commit;         /* the same; never both */
+    struct layer *layers;     /* local ones, [0] = lowest */
+    struct blk_node *remote;  /* below layers[0]; NULL: none (any more) */
+    struct holder *holder;    /* of the source's LUNs, see holds.h; NULL: none */
+    struct chain_image *base; /* of a pull that keeps one, until the source goes; may be NULL */
+    struct blk_node *upper;   /* the source's layers above that base, between it and layers[0];
+                                 NULL: there is none, or the source can't tell */
+    struct keeping *keeping;  /* a layer that is being recreated, see pull-layers.c; mostly NULL */
+    unsigned nr_kept;         /* layers of c->base that were recreated */
+    struct needs *needs;      /* of the source's layers, see pull-drop.c; NULL: not known */
+    struct blk_node *filter;  /* above the top: copy-on-read, a commit's watch; NULL: none */
+    struct job *stream;       /* NULL: none runs */
+    struct job *commit;       /* the same; never both */
     struct qcow2_settings settings; /* kept for it, see settings.h */
-    uint64_t source_bytes_read; /* over the wire, of a source that was dropped */
-    bool fix_leaks;             /* at opening: its writable top was not closed in order */
-    bool closed;                /* at the end of the daemon */
-    struct list_head limits; /* LUNs in throttle groups, see throttles.c */
-    bool removed;                     /* off the list; whoever still has a reference lets go soon */
+    uint64_t source_bytes_read;     /* over the wire, of a source that was dropped */
+    bool fix_leaks;                 /* at opening: its writable top was not closed in order */
+    bool closed;                    /* at the end of the daemon */
+    struct list_head limits;        /* LUNs in throttle groups, see throttles.c */
+    bool removed;                   /* off the list; whoever still has a reference lets go soon */
 };
 
 struct chain *chain_find(struct daemon *d, const char *name);

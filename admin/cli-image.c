@@ -169,7 +169,8 @@ const struct cli_arg image_resize_options[] = {
 const struct cli_arg image_update_pos[] = {
     POS("FILENAME", CLI_STRING, "filename", "the image"),
     POS("KEY=VALUE...", CLI_LIST, "settings",
-        "copy-on-read=on|off, prefetch=on|off, prefetch-mode=adaptive|idle|fixed, prefetch-delay=SECONDS, prefetch-grace=SECONDS, max-rate=BYTES/s, "
+        "copy-on-read=on|off, prefetch=on|off, prefetch-mode=adaptive|idle|fixed, "
+        "prefetch-delay=SECONDS, prefetch-grace=SECONDS, max-rate=BYTES/s, "
         "metadata-cache=BYTES, label=TEXT; nothing behind = takes a setting away"),
     END,
 };

@@ -18,9 +18,9 @@ struct state;
 struct daemon {
     struct state *state;
     struct accounts *accounts;
-    struct control *control; /* NULL until it is open */
-    struct list_head chains; /* of struct chain */
-    json_t *job_history;     /* how the last jobs ended, oldest first; bounded */
+    struct control *control;          /* NULL until it is open */
+    struct list_head chains;          /* of struct chain */
+    json_t *job_history;              /* how the last jobs ended, oldest first; bounded */
     const char *const *fixed_portals; /* of the command line */
     unsigned nr_fixed_portals;        /* 0: the default one, until others are in the state */
     uint64_t started_ns;

@@ -8,13 +8,13 @@
 #include "discovery/chain-reader.h"
 
 struct pull_opts {
-    const char *url, *into_dir; /* or a block device */
+    const char *url, *into_dir;     /* or a block device */
     const char *user, *secret_file; /* what initiators log in with; NULL: nothing */
     const char *format; /* of the local copy: "qcow2" or "raw"; NULL: as fits into_dir */
-    const char *base; /* a layer to keep, as the user named it; NULL: none */
-    bool keep_layers; /* the source's layers are recreated one by one */
-    bool raw_base;    /* the lowest of them as raw */
-    bool quiesced; /* the user vouches that nobody writes to the source */
+    const char *base;   /* a layer to keep, as the user named it; NULL: none */
+    bool keep_layers;   /* the source's layers are recreated one by one */
+    bool raw_base;      /* the lowest of them as raw */
+    bool quiesced;      /* the user vouches that nobody writes to the source */
     bool start_stream;
     json_t *warnings; /* array; what the user should know is appended */
 };

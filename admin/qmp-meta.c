@@ -74,12 +74,8 @@ static const char *const builtin_types[][2] = {
 };
 
 static const char *const arg_type_names[] = {
-    [ARG_STRING] = "str",
-    [ARG_BOOL] = "bool",
-    [ARG_SIZE] = "int",
-    [ARG_STRINGS] = "[str]",
-    [ARG_OBJECT] = "any",
-    [ARG_OBJECTS] = "[any]",
+    [ARG_STRING] = "str",    [ARG_BOOL] = "bool",  [ARG_SIZE] = "int",
+    [ARG_STRINGS] = "[str]", [ARG_OBJECT] = "any", [ARG_OBJECTS] = "[any]",
 };
 
 static void add_choices(json_t *schema, const char *type_name, const struct cmd_arg *a)

@@ -37,11 +37,11 @@ struct chain_record {
     struct uuid uuid;
     uint64_t generation; /* fits 32 bits */
     char *target;
-    struct string_list allowed; /* initiator names, address prefixes; none: everybody */
+    struct string_list allowed;       /* initiator names, address prefixes; none: everybody */
     struct number_list portal_groups; /* that serve it; none: all */
-    struct string_list masks;   /* "INITIATOR=LUNS", an initiator at most once */
-    bool auth;                  /* nobody without a secret, even if the accounts are lost */
-    char *redirect_to;          /* where logins are sent; NULL: they stay */
+    struct string_list masks;         /* "INITIATOR=LUNS", an initiator at most once */
+    bool auth;                        /* nobody without a secret, even if the accounts are lost */
+    char *redirect_to;                /* where logins are sent; NULL: they stay */
     bool redirect_permanently;
     bool writable;
     char *view;   /* "flat", "delta", "image" */
@@ -88,8 +88,8 @@ struct chain_record {
     struct string_list kept_uuids;   /* what it is; zeros: not told; ... */
     struct string_list kept_paths;   /* the file; ... */
     struct string_list kept_formats; /* and its format */
-    char *stream_top, *stream_base; /* paths, of a stream between layers of this host; NULL: none
-                                       runs; nothing stays below */
+    char *stream_top, *stream_base;  /* paths, of a stream between layers of this host; NULL: none
+                                        runs; nothing stays below */
 
     /* ---- what it holds at its source, see holds.h ---- */
     uint64_t hold_key; /* 0: nothing was ever held; fits 62 bits */
@@ -102,7 +102,7 @@ struct chain_record {
 
     struct string_list settings; /* key=value, where the image has no place for them */
 
-    char *throttle;                 /* JSON: group and limits of LUN 0; NULL: none */
+    char *throttle;                   /* JSON: group and limits of LUN 0; NULL: none */
     struct string_list lun_throttles; /* the same of layers: "LUN=JSON", a LUN at most once */
 };
 

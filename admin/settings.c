@@ -201,8 +201,7 @@ static void co_apply(struct chain *c, uint32_t changed)
         if (c->stream && job_set_speed(c->stream, s->max_rate, &err))
             log_warn("chain %s: %s", c->rec->name, err.msg);
     }
-    if (changed &
-        (QCOW2_SET_PREFETCH_MODE | QCOW2_SET_PREFETCH_DELAY | QCOW2_SET_PREFETCH_GRACE))
+    if (changed & (QCOW2_SET_PREFETCH_MODE | QCOW2_SET_PREFETCH_DELAY | QCOW2_SET_PREFETCH_GRACE))
         chain_pace_stream(c);
     if ((changed & QCOW2_SET_PREFETCH) && c->remote && apply_prefetch(c, &err))
         log_warn("chain %s: %s", c->rec->name, err.msg);

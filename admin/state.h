@@ -15,11 +15,11 @@
 struct state {
     char *dir;
     int lock_fd;
-    char initiator[224];     /* our name when we log in to others; made once */
+    char initiator[224];        /* our name when we log in to others; made once */
     struct string_list portals; /* that were added to those of the command line, as portal_open()
                                    takes them */
-    struct list_head chains; /* of struct chain_record, in order of creation */
-    struct list_head files;  /* of struct file_record, most recently used last */
+    struct list_head chains;    /* of struct chain_record, in order of creation */
+    struct list_head files;     /* of struct file_record, most recently used last */
     unsigned nr_files;
     struct co_mutex saving;
 };

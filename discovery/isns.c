@@ -276,7 +276,7 @@ void sns_set(const struct sns_want *want)
 bool sns_get_status(struct sns_status *st)
 {
     *st = (struct sns_status){sn.server, sn.registered, sn.nr_targets,
-                               sn.error[0] ? sn.error : NULL, sn.domains};
+                              sn.error[0] ? sn.error : NULL, sn.domains};
     return sn.server;
 }
 

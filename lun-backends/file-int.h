@@ -40,8 +40,8 @@ struct file_node {
     bool direct, is_blkdev;
     bool was_direct;              /* when the engine was told of it */
     struct list_head reader_link; /* among those that only read; empty: not one */
-    bool grown;  /* real_end was moved by us */
-    bool sparse; /* a write may meet a hole */
+    bool grown;                   /* real_end was moved by us */
+    bool sparse;                  /* a write may meet a hole */
     uint32_t offset_align, mem_align;
     uint64_t real_end;
     struct file_identity identity;

@@ -38,8 +38,8 @@ struct qcow2_settings {
     enum prefetch_mode prefetch_mode;
     uint32_t prefetch_delay_s;
     uint32_t prefetch_grace_s; /* PREFETCH_IDLE: so long without guest I/O */
-    uint64_t max_rate;       /* bytes/s, 0: no limit */
-    uint64_t metadata_cache; /* bytes */
+    uint64_t max_rate;         /* bytes/s, 0: no limit */
+    uint64_t metadata_cache;   /* bytes */
     char label[QCOW2_LABEL_MAX + 1];
 };
 

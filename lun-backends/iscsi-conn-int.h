@@ -39,7 +39,7 @@ struct iscsi_conn {
     struct iscsi_context *ctx; /* NULL before and after */
     enum conn_state state;
     bool was_up, told, abandoned;
-    bool stale; /* its LUN may be another disk now: nothing that still comes is believed */
+    bool stale;    /* its LUN may be another disk now: nothing that still comes is believed */
     char why[256]; /* it went down, or the attempt failed */
     char initiator[224], target[224], user[256], secret[256];
     bool digests, discovery;

@@ -23,12 +23,12 @@ struct iscsi_conn_opts {
     const char *target; /* NULL: discovery session */
     const char *initiator;
     const char *user, *secret; /* CHAP, NULL if none */
-    bool digests; /* CRC32C of PDU headers, or no login */
-    uint64_t isid;       /* 40 bits that are always the same; 0: random ones */
-    uint64_t timeout_ns; /* for connect + login, and default per command; 0: 10 s */
-    /* Called (loop, not from inside libiscsi) once when the session is lost; may be NULL. With it, a
-     * target that says that a LUN has changed (unit attention) has lost the session, too.
-     * After it every command fails -EHOSTDOWN; the owner still has to iscsi_conn_close(). */
+    bool digests;              /* CRC32C of PDU headers, or no login */
+    uint64_t isid;             /* 40 bits that are always the same; 0: random ones */
+    uint64_t timeout_ns;       /* for connect + login, and default per command; 0: 10 s */
+    /* Called (loop, not from inside libiscsi) once when the session is lost; may be NULL. With it,
+     * a target that says that a LUN has changed (unit attention) has lost the session, too. After
+     * it every command fails -EHOSTDOWN; the owner still has to iscsi_conn_close(). */
     void (*on_down)(struct iscsi_conn *c, const char *why, void *opaque);
     void *opaque;
 };

@@ -57,12 +57,12 @@ struct job {
     uint64_t speed;       /* bytes/s, 0 = no limit */
     uint64_t offset, len; /* progress as QMP has it: bytes done, bytes in all */
     enum job_on_error on_error;
-    bool auto_finalize, auto_dismiss; /* both true unless changed before job_start() */
-    bool finalize_asked, finalizing;  /* pending: told to go on; in on_done, past cancelling */
-    bool ready, complete_asked;       /* a job that runs until it is told to complete */
-    uint64_t serial;                  /* tells jobs that had the same id apart */
+    bool auto_finalize, auto_dismiss;      /* both true unless changed before job_start() */
+    bool finalize_asked, finalizing;       /* pending: told to go on; in on_done, past cancelling */
+    bool ready, complete_asked;            /* a job that runs until it is told to complete */
+    uint64_t serial;                       /* tells jobs that had the same id apart */
     uint64_t rated_ns, rated_offset, rate; /* job_rate()'s */
-    uint64_t started_ns, tokens_ns;   /* monotonic; rate limiter's next free slot */
+    uint64_t started_ns, tokens_ns;        /* monotonic; rate limiter's next free slot */
     int ret;
     struct error err;
     struct list_head link;   /* all jobs */

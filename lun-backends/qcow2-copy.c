@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A write into a cluster that can't be overwritten in place: compressed, shared with an internal
- * snapshot, or to be changed atomically. All of its own content moves to a new host cluster together with the new
- * data; what the cluster left to the backing stays there.
+ * snapshot, or to be changed atomically. All of its own content moves to a new host cluster
+ * together with the new data; what the cluster left to the backing stays there.
  */
 #include "lun-backends/qcow2-int.h"
 

@@ -67,7 +67,7 @@ static void co_wait_old_io(struct qcow2 *q)
     if (!q->io[q->epoch ^ 1])
         return;
     q->grace_co = co_self();
-    co_yield();
+    co_yield ();
 }
 
 /* Lowers refcounts; what would become free is punched first, in runs as long as possible. */

@@ -110,8 +110,7 @@ static int co_ask(struct question *q, const uint8_t cdb[16], uint32_t alloc, uin
 
         if (!s)
             return -EHOSTDOWN;
-        int ret =
-            co_iscsi_command(s->conn, r->lun, cdb, 16, q->buf, alloc, got, &key, &ascq);
+        int ret = co_iscsi_command(s->conn, r->lun, cdb, 16, q->buf, alloc, got, &key, &ascq);
         if (ret != -EHOSTDOWN || !(flags & BLK_BULK))
             return ret;
         flags = 0;

@@ -42,7 +42,7 @@ struct remote_opts {
     struct iscsi_url url; /* lun set */
     char secret[256];     /* CHAP, "" if none */
     char initiator[224];
-    bool digests; /* CRC32C of PDU headers, or no login */
+    bool digests;                  /* CRC32C of PDU headers, or no login */
     struct remote_identity expect; /* size_bytes 0: first contact, take what comes */
     bool may_be_down;              /* open without contact (restart); needs expect.size_bytes */
 };
@@ -72,8 +72,8 @@ void remote_set_other_lun(struct blk_node *node, int lun);
  */
 int co_remote_status(struct blk_node *node, uint64_t offset, uint64_t bytes, unsigned deepest,
                      struct blk_extent *ext, unsigned max);
-/* What the source says of its LUN @lun, asked in the session that this node has with it. 0 or -errno
- * as above, with @err. */
+/* What the source says of its LUN @lun, asked in the session that this node has with it. 0 or
+ * -errno as above, with @err. */
 struct lun_info;
 int co_remote_lun_info(struct blk_node *node, int lun, struct lun_info *info, struct error *err);
 /* True if the source tells which layer decides; *@generation of its chain as last heard. */

@@ -73,7 +73,7 @@ struct pr_request {
                                    * all_ports, at each; REGISTER AND MOVE: to this */
     unsigned nr_others;
     uint32_t whole_devices; /* bits: others that are given without an ISID (pr_parse_out) */
-    const uint16_t *ports; /* of the target, for all_ports */
+    const uint16_t *ports;  /* of the target, for all_ports */
     unsigned nr_ports;
 };
 

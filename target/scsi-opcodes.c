@@ -127,8 +127,9 @@ static const struct scsi_opcode table[256] = {
                 .lba = AT(1, 3), .len = AT(4, 1), .usage = {0x08, 0x1f, FF2, 0xff}),
     [0x0a] = OP("WRITE(6)", sbc_write, RESV_WRITE, .dir = DIR_OUT, .flags = WRITE_FLAGS,
                 .cdb_len = 6, .lba = AT(1, 3), .len = AT(4, 1), .usage = {0x0a, 0x1f, FF2, 0xff}),
-    [0x12] = REPLY("INQUIRY", spc_inquiry, RESV_ALLOWED, .ua = UA_KEEP, .flags = OPF_NO_LUN | OPF_WLUN,
-                   .cdb_len = 6, .len = AT(3, 2), .usage = {0x12, 0x01, 0xff, FF2}),
+    [0x12] =
+        REPLY("INQUIRY", spc_inquiry, RESV_ALLOWED, .ua = UA_KEEP, .flags = OPF_NO_LUN | OPF_WLUN,
+              .cdb_len = 6, .len = AT(3, 2), .usage = {0x12, 0x01, 0xff, FF2}),
     [0x15] = OP("MODE SELECT(6)", mode_select, RESV_WRITE, .dir = DIR_OUT, .cdb_len = 6,
                 .len = AT(4, 1), .usage = {0x15, 0x11, [4] = 0xff}),
     [0x16] = OP("RESERVE(6)", spc_reserve, RESV_UNIT, .flags = OPF_RESERVE, .cdb_len = 6,

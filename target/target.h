@@ -162,8 +162,8 @@ struct session_info {
 };
 void session_for_each(bool (*fn)(const struct session_info *, void *), void *arg);
 /*
- * Drops it, and the commands end as when the connection is lost; with @logout the initiator is asked
- * to log out first, and has some seconds. -ENOENT.
+ * Drops it, and the commands end as when the connection is lost; with @logout the initiator is
+ * asked to log out first, and has some seconds. -ENOENT.
  */
 int session_close(uint64_t id, bool logout, struct error *err);
 /* One sink; @opened false: closed. */
@@ -176,8 +176,8 @@ void session_set_event_sink(void (*fn)(const struct session_info *, bool opened)
  */
 int portal_open(const char *text, struct error *err);
 /*
- * Stops listening at "ADDR[:PORT]" (what comes after a comma does not matter); sessions that came in
- * there stay. -ENOENT.
+ * Stops listening at "ADDR[:PORT]" (what comes after a comma does not matter); sessions that came
+ * in there stay. -ENOENT.
  */
 int portal_close(const char *text, struct error *err);
 /* The name of the portal that listens there; NULL: none. */

@@ -83,7 +83,8 @@ void save(const char *name, const uint8_t *data, size_t bytes)
 
 /* ---- one image and its model ------------------------------------------------------------ */
 
-/* The kernel may let go of the locks of a process that has ended a little after its end was told. */
+/* The kernel may let go of the locks of a process that has ended a little after its end was told.
+ */
 static int co_open_file(const char *name, const struct file_opts *fo, struct blk_node **file,
                         struct error *err)
 {

@@ -130,7 +130,7 @@ TEST(holds, layers_below_the_disk_have_events_of_their_own)
 
     CHECK_EQ(json_array_size(list), 2u);
     CHECK_STR(json_string_value(json_object_get(json_array_get(list, 0), "layer")),
-                "iscsi://h:3260/iqn.x/1");
+              "iscsi://h:3260/iqn.x/1");
     json_decref(list);
     record_free(rec);
 }

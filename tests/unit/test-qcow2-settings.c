@@ -105,8 +105,9 @@ TEST(image_settings, words_are_taken_and_taken_away)
 TEST(image_settings, bad_words_are_refused_by_name)
 {
     static const char *const bad[] = {
-        "prefetch=maybe",    "prefetch-delay=86401", "prefetch-delay=-1", "prefetch-grace=2s", "max-rate=much",
-        "metadata-cache=1k", "prefetch-mode=never",  "colour=red",        "prefetch",
+        "prefetch=maybe",      "prefetch-delay=86401", "prefetch-delay=-1",
+        "prefetch-grace=2s",   "max-rate=much",        "metadata-cache=1k",
+        "prefetch-mode=never", "colour=red",           "prefetch",
     };
     struct qcow2_settings s = {0};
 

@@ -315,8 +315,7 @@ TEST(units, preempt_and_abort_lets_the_medium_go)
     CHECK_EQ(pr_out(&other, PR_REGISTER, 0, 0, 2), 0);
     CHECK_EQ(exec(&other, NULL, CDB(0x1e, 0, 0, 0, 1, 0), NULL, 0), 0);
     CHECK_EQ(exec(&f.nexus, NULL, CDB(0x1b, 0, 0, 0, 2, 0), NULL, 0), SENSE(5, 0x53, 2));
-    CHECK_EQ(exec(&f.nexus, NULL, CDB(0x1b, 0, 0, 0, 3, 0), NULL, 0),
-             0); /* it is loaded */
+    CHECK_EQ(exec(&f.nexus, NULL, CDB(0x1b, 0, 0, 0, 3, 0), NULL, 0), 0); /* it is loaded */
     CHECK_EQ(pr_out(&f.nexus, PR_PREEMPT_AND_ABORT, 0, 1, 2), 0);
     CHECK_EQ(exec(&f.nexus, NULL, CDB(0x1b, 0, 0, 0, 2, 0), NULL, 0), 0);
     teardown();

@@ -87,7 +87,8 @@ TEST(stream_shapes, only_what_the_layers_above_the_base_decide)
     tear_down();
 }
 
-/* A layer with smaller units than the top's: neither all of such a unit is zeros, nor is it left. */
+/* A layer with smaller units than the top's: neither all of such a unit is zeros, nor is it left.
+ */
 TEST(stream_shapes, a_unit_of_zeros_and_of_what_the_base_has_is_copied)
 {
     set_up(8 * MIB, 8 * MIB);
