@@ -26,6 +26,7 @@
 #define PROBE_NS       (30 * MS)
 #define FIRST_PROBE_NS (300 * MS) /* after a guest came */
 #define RATE_FADES     0.98
+#define BREATH_PART    4 /* of a piece's time, after it: where a guest's next request finds room */
 #define SMOOTH         (1.0 / 16)
 
 static void init_path(struct pace_path *path, uint64_t now_ns)
@@ -224,6 +225,8 @@ void pace_end(struct pace *p, struct pace_path *path, uint64_t bytes, uint64_t l
     path->round_bytes += bytes;
     path->nr_done++;
     path->resume_ns = 0;
+    if (path == &p->wire && p->config.mode != PREFETCH_FIXED && pace_guest_on(path, now_ns))
+        path->resume_ns = now_ns + latency_ns / BREATH_PART;
     if (path->window_bytes < bytes)
         path->resume_ns = now_ns + latency_ns * (bytes / path->window_bytes - 1);
     if (now_ns - path->round_ns > MAX_OF(ROUND_NS, path->last_latency_ns) &&
