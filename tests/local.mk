@@ -52,6 +52,8 @@ UNIT_TESTS += \
 	tests/unit/test-scsi-limits \
 	tests/unit/test-scsi-opcodes \
 	tests/unit/test-scsi-residuals \
+	tests/unit/test-scsi-self \
+	tests/unit/test-scsi-status \
 	tests/unit/test-scsi-units \
 	tests/unit/test-scsi \
 	tests/unit/test-sendtargets \
@@ -205,6 +207,12 @@ tests_unit_test_scsi_opcodes_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(
 
 tests_unit_test_scsi_residuals_SOURCES = tests/unit/test-scsi-residuals.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/scsi-fake.c tests/unit/scsi-fake.h
 tests_unit_test_scsi_residuals_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+tests_unit_test_scsi_self_SOURCES = tests/unit/test-scsi-self.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/scsi-fake.c tests/unit/scsi-fake.h
+tests_unit_test_scsi_self_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
+
+tests_unit_test_scsi_status_SOURCES = tests/unit/test-scsi-status.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/scsi-fake.c tests/unit/scsi-fake.h
+tests_unit_test_scsi_status_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)
 
 tests_unit_test_scsi_units_SOURCES = tests/unit/test-scsi-units.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/scsi-fake.c tests/unit/scsi-fake.h
 tests_unit_test_scsi_units_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)

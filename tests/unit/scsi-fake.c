@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "util/byteorder.h"
 #include "util/size.h"
 #include "util/workers.h"
 
@@ -161,6 +162,23 @@ void fake_setup(struct fake *f, uint64_t size_bytes, bool writable)
     nexus_take_ua(&f->nexus, 0, &ua);
 }
 
+void fake_add_other(struct fake *f, const char *initiator, uint8_t isid5)
+{
+    const uint8_t isid[6] = {0x80, 0, 0, 0, 0, isid5};
+    enum ua_kind ua;
+
+    nexus_init(&f->other, &f->target, initiator, isid, 1);
+    nexus_take_ua(&f->other, 0, &ua);
+    f->has_other = true;
+}
+
+void fake_setup_two(struct fake *f, uint64_t size_bytes)
+{
+    fake_setup(f, size_bytes, true);
+    f->disk->limits.atomic_bytes = f->mem->node.limits.atomic_bytes = 4096;
+    fake_add_other(f, "iqn.2026-11.com.example:other", 9);
+}
+
 static void co_teardown(void *arg)
 {
     struct fake *f = arg;
@@ -172,6 +190,8 @@ static void co_teardown(void *arg)
 
 void fake_teardown(struct fake *f)
 {
+    if (f->has_other)
+        nexus_fini(&f->other);
     mem_node_run(co_teardown, f);
     nexus_fini(&f->nexus);
     blk_fini();
@@ -194,6 +214,17 @@ struct fake_cmd *fake_cmd_new(struct fake *f, const uint8_t *cdb, unsigned cdb_l
     c->cmd.dir_write = edtl && out;
     c->cmd.edtl_bytes = edtl;
     c->cmd.chunk_bytes = 256u << 10;
+    return c;
+}
+
+struct fake_cmd *fake_cmd_as(struct fake *f, struct nexus *n, const uint8_t *cdb, unsigned cdb_len,
+                             const void *out, uint32_t len)
+{
+    struct fake_cmd *c = fake_cmd_new(f, cdb, cdb_len, len, out != NULL);
+
+    c->cmd.nexus = n;
+    if (out)
+        memcpy(c->data, out, len);
     return c;
 }
 
@@ -231,18 +262,40 @@ int fake_sense(const struct fake_cmd *c)
     return SENSE(c->cmd.sense[2] & 0xf, c->cmd.sense[12], c->cmd.sense[13]);
 }
 
+int fake_exec_as(struct fake *f, struct nexus *n, const uint8_t *lun, const uint8_t *cdb,
+                 unsigned cdb_len, const void *out, void *in, uint32_t len)
+{
+    struct fake_cmd *c = fake_cmd_as(f, n, cdb, cdb_len, out, len);
+    int sense;
+
+    if (lun)
+        memcpy(c->cmd.lun_field, lun, 8);
+    fake_run(c);
+    sense = fake_sense(c);
+    if (!out && c->in_len)
+        memcpy(in, c->data, c->in_len);
+    fake_cmd_free(c);
+    return sense;
+}
+
 int fake_exec(struct fake *f, const uint8_t *cdb, unsigned cdb_len, void *data, uint32_t len,
               bool out)
 {
-    struct fake_cmd *c = fake_cmd_new(f, cdb, cdb_len, len, out);
-    int sense;
+    return fake_exec_as(f, &f->nexus, NULL, cdb, cdb_len, out ? data : NULL, data, len);
+}
 
-    if (out && len)
-        memcpy(c->data, data, len);
-    fake_run(c);
-    if (!out && c->in_len)
-        memcpy(data, c->data, c->in_len);
-    sense = fake_sense(c);
-    fake_cmd_free(c);
-    return sense;
+int fake_pr_out(struct fake *f, struct nexus *n, uint8_t action, uint8_t type, uint64_t key,
+                uint64_t action_key)
+{
+    uint8_t cdb[10] = {0x5f, action, type, 0, 0, 0, 0, 0, 24}, list[24] = {0};
+
+    put_be64(list, key);
+    put_be64(list + 8, action_key);
+    return fake_exec_as(f, n, NULL, cdb, 10, list, NULL, 24);
+}
+
+void fake_fill_pattern(uint8_t *b, size_t len, unsigned seed)
+{
+    for (size_t i = 0; i < len; i++)
+        b[i] = (uint8_t)(i / 512 * 7 + i + seed);
 }

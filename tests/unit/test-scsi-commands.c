@@ -11,59 +11,13 @@
 #define CONFLICT   (-SCSI_RESERVATION_CONFLICT)
 
 static struct fake f;
-static struct nexus other;
 static uint8_t data[1u << 20];
-
-static void setup(void)
-{
-    static const uint8_t isid[6] = {9};
-    enum ua_kind ua;
-
-    fake_setup(&f, DISK_BYTES, true);
-    f.disk->limits.atomic_bytes = f.mem->node.limits.atomic_bytes = 4096;
-    nexus_init(&other, &f.target, "iqn.2026-11.com.example:other", isid, 1);
-    nexus_take_ua(&other, 0, &ua);
-}
-
-static void teardown(void)
-{
-    nexus_fini(&other);
-    fake_teardown(&f);
-}
-
-static struct fake_cmd *cmd_of(struct nexus *n, const uint8_t *cdb, unsigned cdb_len,
-                               const void *out, uint32_t len)
-{
-    struct fake_cmd *c = fake_cmd_new(&f, cdb, cdb_len, len, out != NULL);
-
-    c->cmd.nexus = n;
-    if (out)
-        memcpy(c->data, out, len);
-    return c;
-}
 
 /* @out NULL: data-in of @len bytes into data[]. */
 static int exec(struct nexus *n, const uint8_t *cdb, unsigned cdb_len, const void *out,
                 uint32_t len)
 {
-    struct fake_cmd *c = cmd_of(n, cdb, cdb_len, out, len);
-    int sense;
-
-    fake_run(c);
-    sense = fake_sense(c);
-    if (!out && c->in_len)
-        memcpy(data, c->data, c->in_len);
-    fake_cmd_free(c);
-    return sense;
-}
-
-static int pr_out(struct nexus *n, uint8_t action, uint8_t type, uint64_t key, uint64_t action_key)
-{
-    uint8_t cdb[10] = {0x5f, action, type, 0, 0, 0, 0, 0, 24}, list[24] = {0};
-
-    put_be64(list, key);
-    put_be64(list + 8, action_key);
-    return exec(n, cdb, 10, list, 24);
+    return fake_exec_as(&f, n, NULL, cdb, cdb_len, out, data, len);
 }
 
 static int write_block(struct nexus *n, uint8_t fill)
@@ -81,63 +35,56 @@ static int read_block(struct nexus *n)
 
 TEST(reservations, persistent_ones_keep_others_out_and_tell_them)
 {
-    setup();
-    CHECK_EQ(pr_out(&f.nexus, PR_REGISTER, 0, 0, 1), 0);
-    CHECK_EQ(pr_out(&other, PR_REGISTER, 0, 0, 2), 0);
-    CHECK_EQ(pr_out(&f.nexus, PR_RESERVE, PR_WRITE_EXCLUSIVE, 1, 0), 0);
-    CHECK_EQ(write_block(&other, 1), CONFLICT);
-    CHECK_EQ(read_block(&other), 0);
+    fake_setup_two(&f, DISK_BYTES);
+    CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_REGISTER, 0, 0, 1), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.other, PR_REGISTER, 0, 0, 2), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_RESERVE, PR_WRITE_EXCLUSIVE, 1, 0), 0);
+    CHECK_EQ(write_block(&f.other, 1), CONFLICT);
+    CHECK_EQ(read_block(&f.other), 0);
     CHECK_EQ(write_block(&f.nexus, 1), 0);
-    CHECK_EQ(pr_out(&other, PR_PREEMPT, PR_EXCLUSIVE_ACCESS, 2, 1), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.other, PR_PREEMPT, PR_EXCLUSIVE_ACCESS, 2, 1), 0);
     CHECK_EQ(read_block(&f.nexus), SENSE(6, 0x2a, 0x05)); /* REGISTRATIONS PREEMPTED */
     CHECK_EQ(read_block(&f.nexus), CONFLICT);
-    CHECK_EQ(write_block(&other, 2), 0);
-    CHECK_EQ(pr_out(&other, PR_CLEAR, 0, 2, 0), 0);
+    CHECK_EQ(write_block(&f.other, 2), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.other, PR_CLEAR, 0, 2, 0), 0);
     CHECK_EQ(read_block(&f.nexus), 0);
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(reservations, registrations_outlive_the_nexus)
 {
-    static const uint8_t isid[6] = {9};
-    enum ua_kind ua;
-
-    setup();
-    CHECK_EQ(pr_out(&other, PR_REGISTER, 0, 0, 2), 0);
-    CHECK_EQ(pr_out(&other, PR_RESERVE, PR_EXCLUSIVE_ACCESS, 2, 0), 0);
-    nexus_fini(&other);
+    fake_setup_two(&f, DISK_BYTES);
+    CHECK_EQ(fake_pr_out(&f, &f.other, PR_REGISTER, 0, 0, 2), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.other, PR_RESERVE, PR_EXCLUSIVE_ACCESS, 2, 0), 0);
+    nexus_fini(&f.other);
     CHECK_EQ(read_block(&f.nexus), CONFLICT);
-    nexus_init(&other, &f.target, "iqn.2026-11.com.example:other", isid, 1);
-    nexus_take_ua(&other, 0, &ua);
-    CHECK_EQ(read_block(&other), 0);
-    CHECK_EQ(pr_out(&other, PR_REGISTER, 0, 2, 0), 0);
+    fake_add_other(&f, "iqn.2026-11.com.example:other", 9);
+    CHECK_EQ(read_block(&f.other), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.other, PR_REGISTER, 0, 2, 0), 0);
     CHECK_EQ(read_block(&f.nexus), 0);
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(reservations, reserve_ends_with_its_nexus_or_a_reset)
 {
-    static const uint8_t isid[6] = {9};
-    enum ua_kind ua;
-
-    setup();
-    CHECK_EQ(exec(&other, CDB(0x16, 0, 0, 0, 0, 0), NULL, 0), 0);
+    fake_setup_two(&f, DISK_BYTES);
+    CHECK_EQ(exec(&f.other, CDB(0x16, 0, 0, 0, 0, 0), NULL, 0), 0);
     CHECK_EQ(exec(&f.nexus, CDB(0x16, 0, 0, 0, 0, 0), NULL, 0), CONFLICT);
     CHECK_EQ(exec(&f.nexus, CDB(0x17, 0, 0, 0, 0, 0), NULL, 0), 0);
     CHECK_EQ(exec(&f.nexus, CDB(0x00, 0, 0, 0, 0, 0), NULL, 0), CONFLICT);
     CHECK_EQ(exec(&f.nexus, CDB(0x12, 0, 0, 0, 96, 0), NULL, 96), 0);
-    CHECK_EQ(pr_out(&other, PR_REGISTER, 0, 0, 2), CONFLICT); /* the two kinds exclude each other */
-    nexus_fini(&other);
+    CHECK_EQ(fake_pr_out(&f, &f.other, PR_REGISTER, 0, 0, 2),
+             CONFLICT); /* the two kinds exclude each other */
+    nexus_fini(&f.other);
     CHECK_EQ(read_block(&f.nexus), 0);
-    nexus_init(&other, &f.target, "iqn.2026-11.com.example:other", isid, 1);
-    nexus_take_ua(&other, 0, &ua);
-    CHECK_EQ(exec(&other, CDB(0x56, 0, 0, 0, 0, 0, 0, 0, 0, 0), NULL, 0), 0);
+    fake_add_other(&f, "iqn.2026-11.com.example:other", 9);
+    CHECK_EQ(exec(&f.other, CDB(0x56, 0, 0, 0, 0, 0, 0, 0, 0, 0), NULL, 0), 0);
     scsi_lun_reset(&f.target, 0, &f.nexus);
     CHECK_EQ(read_block(&f.nexus), SENSE(6, 0x29, 0x03));
     CHECK_EQ(read_block(&f.nexus), 0);
-    CHECK_EQ(pr_out(&f.nexus, PR_REGISTER, 0, 0, 2), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_REGISTER, 0, 0, 2), 0);
     CHECK_EQ(exec(&f.nexus, CDB(0x16, 0, 0, 0, 0, 0), NULL, 0), CONFLICT);
-    teardown();
+    fake_teardown(&f);
 }
 
 /* ---- no command takes a bit that it doesn't know ---- */
@@ -177,7 +124,7 @@ static void check_bits(const struct scsi_opcode *op, uint8_t opcode, unsigned sa
 
 TEST(opcodes, a_bit_outside_the_usage_map_is_an_invalid_field_and_pointed_at)
 {
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     f.lun->removable = f.lun->has_cowl = true;
     for (unsigned opcode = 0; opcode < 256; opcode++) {
         const struct scsi_opcode *op = scsi_opcode_group((uint8_t)opcode);
@@ -187,7 +134,7 @@ TEST(opcodes, a_bit_outside_the_usage_map_is_an_invalid_field_and_pointed_at)
         if (op && !op->by_sa)
             check_bits(op, (uint8_t)opcode, 0);
     }
-    teardown();
+    fake_teardown(&f);
 }
 
 /* ---- every command by its class ---- */
@@ -212,7 +159,7 @@ static void check_row(const struct scsi_opcode *op, uint8_t opcode, unsigned sa,
     if (!op->name || is_exempt(op))
         return;
     put_opcode(cdb, op, opcode, sa);
-    sense = exec(&other, cdb, op->cdb_len, NULL, 0);
+    sense = exec(&f.other, cdb, op->cdb_len, NULL, 0);
     if ((sense == CONFLICT) != conflicts)
         CHECK_STR(op->name, conflicts ? "a conflict" : "no conflict");
 }
@@ -233,14 +180,14 @@ static void check_all(bool write_only)
 
 TEST(reservations, every_command_conflicts_as_its_class_says)
 {
-    setup();
-    CHECK_EQ(pr_out(&f.nexus, PR_REGISTER, 0, 0, 1), 0);
-    CHECK_EQ(pr_out(&f.nexus, PR_RESERVE, PR_WRITE_EXCLUSIVE, 1, 0), 0);
+    fake_setup_two(&f, DISK_BYTES);
+    CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_REGISTER, 0, 0, 1), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_RESERVE, PR_WRITE_EXCLUSIVE, 1, 0), 0);
     check_all(true);
-    CHECK_EQ(pr_out(&f.nexus, PR_RELEASE, PR_WRITE_EXCLUSIVE, 1, 0), 0);
-    CHECK_EQ(pr_out(&f.nexus, PR_RESERVE, PR_EXCLUSIVE_ACCESS, 1, 0), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_RELEASE, PR_WRITE_EXCLUSIVE, 1, 0), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_RESERVE, PR_EXCLUSIVE_ACCESS, 1, 0), 0);
     check_all(false);
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(reservations, preempt_and_abort_ends_what_the_other_has_running)
@@ -248,17 +195,18 @@ TEST(reservations, preempt_and_abort_ends_what_the_other_has_running)
     struct fake_cmd *w, *p;
     uint8_t list[24] = {0}, block[512] = {7};
 
-    setup();
-    CHECK_EQ(pr_out(&f.nexus, PR_REGISTER, 0, 0, 1), 0);
-    CHECK_EQ(pr_out(&other, PR_REGISTER, 0, 0, 2), 0);
+    fake_setup_two(&f, DISK_BYTES);
+    CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_REGISTER, 0, 0, 1), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.other, PR_REGISTER, 0, 0, 2), 0);
     f.mem->hold_writes = true;
-    w = cmd_of(&other, CDB(0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0), block, 512);
+    w = fake_cmd_as(&f, &f.other, CDB(0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0), block, 512);
     fake_start(w);
     CHECK(TURN_UNTIL(!list_empty(&f.mem->held.waiters)));
     put_be64(list, 1);
     put_be64(list + 8, 2);
-    p = cmd_of(&f.nexus, CDB(0x5f, PR_PREEMPT_AND_ABORT, PR_WRITE_EXCLUSIVE, 0, 0, 0, 0, 0, 24, 0),
-               list, 24);
+    p = fake_cmd_as(&f, &f.nexus,
+                    CDB(0x5f, PR_PREEMPT_AND_ABORT, PR_WRITE_EXCLUSIVE, 0, 0, 0, 0, 0, 24, 0), list,
+                    24);
     fake_start(p);
     for (int i = 0; i < 5; i++)
         mem_node_turn();
@@ -270,18 +218,18 @@ TEST(reservations, preempt_and_abort_ends_what_the_other_has_running)
     CHECK(w->done && w->cmd.aborted && w->nth_done < p->nth_done);
     fake_cmd_free(w);
     fake_cmd_free(p);
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(reservations, without_a_sink_aptpl_is_refused)
 {
     uint8_t list[24] = {0};
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     put_be64(list + 8, 1);
     list[20] = 1;
     CHECK_EQ(exec(&f.nexus, CDB(0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0), list, 24), SENSE(5, 0x26, 0));
-    teardown();
+    fake_teardown(&f);
 }
 
 static char kept[512];
@@ -304,17 +252,17 @@ TEST(reservations, aptpl_is_kept_before_it_counts_and_comes_back)
     uint8_t list[24] = {0};
     struct lun_opts opts;
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     target_set_reservation_sink(co_sink, NULL);
     put_be64(list + 8, 0x77);
     list[20] = 1;
     sink_result = -28;
-    CHECK_EQ(exec(&other, CDB(0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0), list, 24), SENSE(4, 0x44, 0));
+    CHECK_EQ(exec(&f.other, CDB(0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0), list, 24), SENSE(4, 0x44, 0));
     CHECK_EQ(f.lun->pr.nr, 0);
     sink_result = 0;
-    CHECK_EQ(exec(&other, CDB(0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0), list, 24), 0);
-    CHECK_EQ(pr_out(&other, PR_RESERVE, PR_EXCLUSIVE_ACCESS, 0x77, 0), 0);
-    CHECK_STR(kept, "0:3:*0000000000000077/090000000000/iqn.2026-11.com.example:other");
+    CHECK_EQ(exec(&f.other, CDB(0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0), list, 24), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.other, PR_RESERVE, PR_EXCLUSIVE_ACCESS, 0x77, 0), 0);
+    CHECK_STR(kept, "0:3:*0000000000000077/800000000009/iqn.2026-11.com.example:other");
     kept[0] = '5';
     opts = (struct lun_opts){.number = 5, .root = f.disk, .writable = true, .reservations = kept};
     REQUIRE(fake_add_lun(&f, &opts));
@@ -322,11 +270,11 @@ TEST(reservations, aptpl_is_kept_before_it_counts_and_comes_back)
     kept[2] = '9';
     opts.number = 6;
     CHECK(!fake_add_lun(&f, &opts));
-    CHECK_EQ(pr_out(&other, PR_REGISTER, 0, 0x77, 0), SENSE(6, 0x3f, 0x0e));
-    CHECK_EQ(pr_out(&other, PR_REGISTER, 0, 0x77, 0), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.other, PR_REGISTER, 0, 0x77, 0), SENSE(6, 0x3f, 0x0e));
+    CHECK_EQ(fake_pr_out(&f, &f.other, PR_REGISTER, 0, 0x77, 0), 0);
     CHECK_STR(kept, "");
     target_set_reservation_sink(NULL, NULL);
-    teardown();
+    fake_teardown(&f);
 }
 
 /* ---- mode parameters ---- */
@@ -343,41 +291,41 @@ TEST(mode, the_write_cache_is_switched_off_for_all_and_on_by_a_reset)
 {
     uint8_t page[20] = {0x08, 18};
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     CHECK_EQ(select_page(&f.nexus, page, 20), 0);
     CHECK(!f.lun->mode.write_cache);
-    CHECK_EQ(read_block(&other), SENSE(6, 0x2a, 0x01)); /* MODE PARAMETERS CHANGED */
+    CHECK_EQ(read_block(&f.other), SENSE(6, 0x2a, 0x01)); /* MODE PARAMETERS CHANGED */
     CHECK_EQ(read_block(&f.nexus), 0);
     CHECK_EQ(exec(&f.nexus, CDB(0x1a, 8, 8, 0, 255, 0), NULL, 255), 0);
     CHECK_EQ(data[4 + 2] & 4, 0);
     scsi_lun_reset(&f.target, 0, NULL);
     CHECK(f.lun->mode.write_cache);
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(mode, software_write_protection_refuses_writes)
 {
     uint8_t page[12] = {0x0a, 10, 0, 0x10, 0x08, 0, 0, 0, 0xff, 0xff};
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     CHECK_EQ(select_page(&f.nexus, page, 12), 0);
     CHECK_EQ(write_block(&f.nexus, 1), SENSE(7, 0x27, 0x02));
     page[4] = 0;
     CHECK_EQ(select_page(&f.nexus, page, 12), 0);
     CHECK_EQ(write_block(&f.nexus, 1), 0);
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(mode, what_cant_be_changed_is_named_and_nothing_changes)
 {
     uint8_t pages[32] = {0x08, 18, 0, [20] = 0x0a, 10, 0, 0x20, 0, 0, 0, 0, 0xff, 0xff};
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     CHECK_EQ(select_page(&f.nexus, pages, 32), SENSE(5, 0x26, 0));
     CHECK(f.lun->mode.write_cache);
     CHECK_EQ(select_page(&f.nexus, pages, 19), SENSE(5, 0x1a, 0)); /* cut short */
     CHECK_EQ(exec(&f.nexus, CDB(0x15, 0x11, 0, 0, 4, 0), pages, 4), SENSE(5, 0x24, 0)); /* SP */
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(mode, saved_parameters_are_kept_before_they_count_and_come_back)
@@ -385,7 +333,7 @@ TEST(mode, saved_parameters_are_kept_before_they_count_and_come_back)
     uint8_t list[24] = {[4] = 0x08, 18}; /* WCE 0 */
     struct lun_opts opts;
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     target_set_mode_sink(co_sink, NULL);
     sink_result = -28;
     CHECK_EQ(exec(&f.nexus, CDB(0x15, 0x11, 0, 0, 24, 0), list, 24), SENSE(4, 0x44, 0));
@@ -415,7 +363,7 @@ TEST(mode, saved_parameters_are_kept_before_they_count_and_come_back)
         CHECK(!fake_add_lun(&f, &opts));
     }
     target_set_mode_sink(NULL, NULL);
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(mode, descriptor_sense_when_asked_for)
@@ -423,13 +371,13 @@ TEST(mode, descriptor_sense_when_asked_for)
     uint8_t page[12] = {0x0a, 10, 0x04, 0x10, 0, 0, 0, 0, 0xff, 0xff};
     struct fake_cmd *c;
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     CHECK_EQ(select_page(&f.nexus, page, 12), 0);
-    c = cmd_of(&f.nexus, CDB(0x28, 0, 0xff, 0, 0, 0, 0, 0, 1, 0), NULL, 512);
+    c = fake_cmd_as(&f, &f.nexus, CDB(0x28, 0, 0xff, 0, 0, 0, 0, 0, 1, 0), NULL, 512);
     fake_run(c);
     CHECK_EQ(c->cmd.sense[0], 0x72);
     fake_cmd_free(c);
-    teardown();
+    fake_teardown(&f);
 }
 
 /* ---- commands that look and write ---- */
@@ -438,16 +386,16 @@ static struct fake_cmd *compare_and_write(struct nexus *n, uint8_t was, uint8_t 
 {
     memset(data, was, 512);
     memset(data + 512, becomes, 512);
-    return cmd_of(n, CDB(0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0), data, 1024);
+    return fake_cmd_as(&f, n, CDB(0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0), data, 1024);
 }
 
 TEST(atomic, of_two_that_compare_the_same_one_wins)
 {
     struct fake_cmd *a, *b;
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     a = compare_and_write(&f.nexus, 0, 1);
-    b = compare_and_write(&other, 0, 2);
+    b = compare_and_write(&f.other, 0, 2);
     f.mem->delay_ns = 1000000;
     fake_start(a);
     fake_start(b);
@@ -459,7 +407,7 @@ TEST(atomic, of_two_that_compare_the_same_one_wins)
     CHECK(list_empty(&f.lun->ranges));
     fake_cmd_free(a);
     fake_cmd_free(b);
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(atomic, a_write_waits_for_its_range_only)
@@ -467,13 +415,13 @@ TEST(atomic, a_write_waits_for_its_range_only)
     struct fake_cmd *c, *same, *beside;
     uint8_t block[512] = {5};
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     f.mem->hold_reads = true;
     c = compare_and_write(&f.nexus, 0, 1);
     fake_start(c);
     CHECK(TURN_UNTIL(!list_empty(&f.mem->held.waiters)));
-    same = cmd_of(&other, CDB(0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0), block, 512);
-    beside = cmd_of(&other, CDB(0x2a, 0, 0, 0, 0x10, 0, 0, 0, 1, 0), block, 512);
+    same = fake_cmd_as(&f, &f.other, CDB(0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0), block, 512);
+    beside = fake_cmd_as(&f, &f.other, CDB(0x2a, 0, 0, 0, 0x10, 0, 0, 0, 1, 0), block, 512);
     fake_start(same);
     fake_start(beside);
     fake_wait(beside);
@@ -488,17 +436,17 @@ TEST(atomic, a_write_waits_for_its_range_only)
     fake_cmd_free(c);
     fake_cmd_free(same);
     fake_cmd_free(beside);
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(atomic, who_waits_for_a_range_can_be_aborted)
 {
     struct fake_cmd *c, *w;
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     f.mem->hold_reads = true;
     c = compare_and_write(&f.nexus, 0, 1);
-    w = compare_and_write(&other, 0, 2);
+    w = compare_and_write(&f.other, 0, 2);
     fake_start(c);
     CHECK(TURN_UNTIL(!list_empty(&f.mem->held.waiters)));
     fake_start(w);
@@ -514,7 +462,7 @@ TEST(atomic, who_waits_for_a_range_can_be_aborted)
     CHECK(list_empty(&f.lun->ranges) && !f.lun->nr_exclusive);
     fake_cmd_free(c);
     fake_cmd_free(w);
-    teardown();
+    fake_teardown(&f);
 }
 
 static int write_atomic(uint8_t lba, uint16_t boundary, uint8_t blocks, uint32_t bytes)
@@ -526,7 +474,7 @@ static int write_atomic(uint8_t lba, uint16_t boundary, uint8_t blocks, uint32_t
 
 TEST(atomic, write_atomic_takes_one_aligned_unit_and_nothing_else)
 {
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     memset(data, 0x5a, 8192);
     CHECK_EQ(write_atomic(8, 0, 8, 4096), 0);
     CHECK_EQ(f.mem->data[4095], 0);
@@ -542,32 +490,32 @@ TEST(atomic, write_atomic_takes_one_aligned_unit_and_nothing_else)
     CHECK_EQ(f.mem->data[0], 0);
     f.disk->limits.atomic_bytes = 0;
     CHECK_EQ(write_atomic(0, 0, 8, 4096), SENSE(5, 0x20, 0)); /* the disk can't */
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(atomic, orwrite_sets_bits_in_chunks)
 {
     uint8_t cdb[16] = {0x8b, [12] = 4}; /* 1024 blocks */
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     mem_node_fill(f.mem, 0, 1u << 20, BLK_ST_DATA, 0x50);
     memset(data, 0x05, 512 << 10);
     CHECK_EQ(exec(&f.nexus, cdb, 16, data, 512 << 10), 0);
     CHECK_EQ(f.mem->data[0], 0x55);
     CHECK_EQ(f.mem->data[(512 << 10) - 1], 0x55);
     CHECK_EQ(f.mem->data[512 << 10], 0x50);
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(atomic, verify_of_one_block_against_many)
 {
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     mem_node_fill(f.mem, 0, 8192, BLK_ST_DATA, 0x33);
     memset(data, 0x33, 512);
     CHECK_EQ(exec(&f.nexus, CDB(0x2f, 6, 0, 0, 0, 0, 0, 0, 16, 0), data, 512), 0);
     CHECK_EQ(exec(&f.nexus, CDB(0x2f, 6, 0, 0, 0, 0, 0, 0, 17, 0), data, 512), SENSE(0xe, 0x1d, 0));
     CHECK_EQ(exec(&f.nexus, CDB(0x2e, 2, 0, 0, 0, 0, 0, 0, 1, 0), data, 512), 0);
-    teardown();
+    fake_teardown(&f);
 }
 
 /* ---- removable, sanitize, copy, blocks ---- */
@@ -585,7 +533,7 @@ static struct lun *add_lun(const struct lun_opts *opts)
 static int exec_lun(uint8_t number, const uint8_t *cdb, unsigned cdb_len, const void *out,
                     uint32_t len)
 {
-    struct fake_cmd *c = cmd_of(&f.nexus, cdb, cdb_len, out, len);
+    struct fake_cmd *c = fake_cmd_as(&f, &f.nexus, cdb, cdb_len, out, len);
     int sense;
 
     c->cmd.lun_field[1] = number;
@@ -599,7 +547,7 @@ static int exec_lun(uint8_t number, const uint8_t *cdb, unsigned cdb_len, const 
 
 TEST(medium, is_ejected_and_loaded_unless_prevented)
 {
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     REQUIRE(add_lun(&(struct lun_opts){.number = 1, .root = f.disk, .removable = true}));
     CHECK_EQ(exec_lun(1, CDB(0x1e, 0, 0, 0, 1, 0), NULL, 0), 0);
     CHECK_EQ(exec_lun(1, CDB(0x1b, 0, 0, 0, 2, 0), NULL, 0), SENSE(5, 0x53, 2));
@@ -609,7 +557,7 @@ TEST(medium, is_ejected_and_loaded_unless_prevented)
     CHECK_EQ(exec_lun(1, CDB(0x1b, 0, 0, 0, 3, 0), NULL, 0), 0);
     CHECK_EQ(exec_lun(1, CDB(0x00, 0, 0, 0, 0, 0), NULL, 0), 0);
     CHECK_EQ(exec(&f.nexus, CDB(0x1e, 0, 0, 0, 1, 0), NULL, 0), SENSE(5, 0x20, 0)); /* fixed */
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(medium, sanitize_overwrites_all_and_goes_on_when_aborted)
@@ -617,12 +565,12 @@ TEST(medium, sanitize_overwrites_all_and_goes_on_when_aborted)
     uint8_t list[8] = {1, 0, 0, 4, 0xde, 0xad, 0xbe, 0xef};
     struct fake_cmd *c;
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     f.mem->hold_writes = true;
-    c = cmd_of(&f.nexus, CDB(0x48, 1, 0, 0, 0, 0, 0, 0, 8, 0), list, 8);
+    c = fake_cmd_as(&f, &f.nexus, CDB(0x48, 1, 0, 0, 0, 0, 0, 0, 8, 0), list, 8);
     fake_start(c);
     CHECK(TURN_UNTIL(f.lun->sanitize != NULL));
-    CHECK_EQ(read_block(&other), SENSE(2, 0x04, 0x1b));
+    CHECK_EQ(read_block(&f.other), SENSE(2, 0x04, 0x1b));
     scsi_cmd_abort(&c->cmd);
     f.mem->hold_writes = false;
     mem_node_release(f.mem);
@@ -630,24 +578,24 @@ TEST(medium, sanitize_overwrites_all_and_goes_on_when_aborted)
     CHECK(c->cmd.aborted);
     CHECK(TURN_UNTIL(!f.lun->sanitize));
     CHECK_EQ(f.mem->data[DISK_BYTES - 1], 0xef);
-    CHECK_EQ(read_block(&other), 0);
+    CHECK_EQ(read_block(&f.other), 0);
     fake_cmd_free(c);
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(medium, a_failed_sanitize_stays_failed_until_it_may_be_let_go)
 {
     const uint8_t list[8] = {1, 0, 0, 4, 1, 2, 3, 4};
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     f.mem->write_error = -5;
     CHECK_EQ(exec(&f.nexus, CDB(0x48, 0x01, 0, 0, 0, 0, 0, 0, 8, 0), list, 8), SENSE(3, 0x31, 3));
-    CHECK_EQ(read_block(&other), SENSE(3, 0x31, 3));
+    CHECK_EQ(read_block(&f.other), SENSE(3, 0x31, 3));
     CHECK_EQ(exec(&f.nexus, CDB(0x48, 0x1f, 0, 0, 0, 0, 0, 0, 0, 0), NULL, 0), SENSE(3, 0x31, 3));
     CHECK_EQ(exec(&f.nexus, CDB(0x48, 0x21, 0, 0, 0, 0, 0, 0, 8, 0), list, 8), SENSE(3, 0x31, 3));
     CHECK_EQ(exec(&f.nexus, CDB(0x48, 0x1f, 0, 0, 0, 0, 0, 0, 0, 0), NULL, 0), 0); /* AUSE */
-    CHECK_EQ(read_block(&other), 0);
-    teardown();
+    CHECK_EQ(read_block(&f.other), 0);
+    fake_teardown(&f);
 }
 
 static uint32_t xcopy_list(uint8_t *list, uint8_t to_lun)
@@ -678,7 +626,7 @@ TEST(medium, extended_copy_moves_blocks_between_luns)
     uint8_t list[128];
     uint32_t len;
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     second = mem_node_new(DISK_BYTES, 4096);
     REQUIRE(add_lun(&(struct lun_opts){
         .number = 3, .root = &second->node, .writable = true, .id = {.b = {1, 2, 3}}}));
@@ -698,13 +646,13 @@ TEST(medium, extended_copy_moves_blocks_between_luns)
     list[24] ^= 0xff; /* a disk that is not here */
     CHECK_EQ(exec_lun(0, CDB(0x83, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 108, 0, 0), list, len),
              SENSE(0xa, 0x0d, 2));
-    teardown();
+    fake_teardown(&f);
     blk_node_unref(&second->node);
 }
 
 TEST(medium, blocks_of_4096_bytes)
 {
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     REQUIRE(add_lun(
         &(struct lun_opts){.number = 2, .root = f.disk, .writable = true, .block_bytes = 4096}));
     CHECK_EQ(exec_lun(2, CDB(0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0), NULL, 8), 0);
@@ -714,14 +662,14 @@ TEST(medium, blocks_of_4096_bytes)
     CHECK_EQ(exec_lun(2, CDB(0x2a, 0, 0, 0, 0, 3, 0, 0, 1, 0), data, 4096), 0);
     CHECK_EQ(f.mem->data[3 * 4096], 0x21);
     CHECK(!fake_add_lun(&f, &(struct lun_opts){.number = 4, .root = f.disk, .block_bytes = 520}));
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(medium, unmap_reads_zeros_whatever_the_cluster)
 {
     uint8_t list[24] = {0, 22, 0, 16, [11] = 0};
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     f.disk->limits.granularity_bytes = 65536;
     mem_node_fill(f.mem, 0, DISK_BYTES, BLK_ST_DATA, 0x42);
     put_be64(list + 8, 1);
@@ -731,7 +679,7 @@ TEST(medium, unmap_reads_zeros_whatever_the_cluster)
     for (unsigned i = 512; i < 301 * 512; i++)
         REQUIRE(!f.mem->data[i]);
     CHECK_EQ(f.mem->data[301 * 512], 0x42);
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(unit_attentions, never_more_than_five_and_the_least_goes)
@@ -739,7 +687,7 @@ TEST(unit_attentions, never_more_than_five_and_the_least_goes)
     enum ua_kind ua;
     unsigned n = 0;
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     for (unsigned kind = UA_DEVICE_RESET; kind < UA_NR_KINDS; kind++)
         ua_raise(&f.target, 0, (enum ua_kind)kind);
     while (nexus_take_ua(&f.nexus, 0, &ua)) {
@@ -747,5 +695,5 @@ TEST(unit_attentions, never_more_than_five_and_the_least_goes)
         n++;
     }
     CHECK_EQ(n, NEXUS_MAX_UA);
-    teardown();
+    fake_teardown(&f);
 }

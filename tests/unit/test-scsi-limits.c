@@ -14,40 +14,13 @@
 #define DISK_BYTES (16u << 20)
 
 static struct fake f;
-static struct nexus other;
 static uint8_t data[1u << 20];
-
-static void setup(void)
-{
-    static const uint8_t isid[6] = {9};
-    enum ua_kind ua;
-
-    fake_setup(&f, DISK_BYTES, true);
-    f.disk->limits.atomic_bytes = f.mem->node.limits.atomic_bytes = 4096;
-    nexus_init(&other, &f.target, "iqn.2026-11.com.example:other", isid, 1);
-    nexus_take_ua(&other, 0, &ua);
-}
-
-static void teardown(void)
-{
-    nexus_fini(&other);
-    fake_teardown(&f);
-}
 
 static int exec_on(uint8_t lun, const uint8_t *cdb, unsigned cdb_len, const void *out, uint32_t len)
 {
-    struct fake_cmd *c = fake_cmd_new(&f, cdb, cdb_len, len, out != NULL);
-    int sense;
+    const uint8_t field[8] = {0, lun};
 
-    c->cmd.lun_field[1] = lun;
-    if (out)
-        memcpy(c->data, out, len);
-    fake_run(c);
-    sense = fake_sense(c);
-    if (!out && c->in_len)
-        memcpy(data, c->data, c->in_len);
-    fake_cmd_free(c);
-    return sense;
+    return fake_exec_as(&f, &f.nexus, field, cdb, cdb_len, out, data, len);
 }
 
 static int exec(const uint8_t *cdb, unsigned cdb_len, const void *out, uint32_t len)
@@ -102,7 +75,7 @@ TEST(limits, addresses_up_to_the_last_there_can_be_are_out_of_range)
     struct lun *large;
     enum ua_kind ua;
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     large = fake_add_lun(
         &f,
         &(struct lun_opts){
@@ -118,7 +91,7 @@ TEST(limits, addresses_up_to_the_last_there_can_be_are_out_of_range)
                      NULL, 32),
              SENSE(5, 0x21, 0));
     CHECK_EQ(f.mem->writes + f.mem->zeroes, 0);
-    teardown();
+    fake_teardown(&f);
 }
 
 /* ---- limits told in B0h ---- */
@@ -153,12 +126,12 @@ TEST(limits, one_more_than_each_limit_told_is_an_invalid_field)
 {
     uint8_t page[64];
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     f.lun->capacity_blocks = UINT64_C(1) << 33; /* so that length is all that can be wrong */
     CHECK_EQ(exec(CDB(0x12, 1, 0xb0, 0, 64, 0), NULL, 64), 0);
     memcpy(page, data, 64);
     each_addressed(refuse_more, page);
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(limits, unmap_takes_what_it_tells_and_not_one_more)
@@ -166,14 +139,14 @@ TEST(limits, unmap_takes_what_it_tells_and_not_one_more)
     uint8_t list[24] = {0, 22, 0, 16};
     uint32_t most;
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     f.lun->capacity_blocks = UINT64_C(1) << 33;
     CHECK_EQ(exec(CDB(0x12, 1, 0xb0, 0, 64, 0), NULL, 64), 0);
     most = get_be32(data + 20);
     put_be32(list + 16, most + 1);
     CHECK_EQ(exec(CDB(0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0), list, 24), SENSE(5, 0x26, 0));
     CHECK_EQ(f.mem->zeroes, 0);
-    teardown();
+    fake_teardown(&f);
 }
 
 /* ---- FORMAT UNIT ---- */
@@ -205,7 +178,7 @@ TEST(limits, format_unit_takes_a_header_without_defects)
         {0x50, {0}, SENSE(5, 0x24, 0)},          /* FMTPINFO */
     };
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     for (size_t i = 0; i < ARRAY_LEN(table); i++) {
         mem_node_fill(f.mem, 0, DISK_BYTES, BLK_ST_DATA, 0x33);
         CHECK_EQ(format(table[i].byte1, table[i].list, table[i].byte1 & 0x20 ? 8 : 4),
@@ -213,14 +186,14 @@ TEST(limits, format_unit_takes_a_header_without_defects)
         CHECK_EQ(f.mem->data[DISK_BYTES - 1], table[i].sense ? 0x33 : 0);
     }
     CHECK_EQ(format(0x10, table[0].list, 3), SENSE(5, 0x1a, 0));
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(limits, format_unit_at_once_goes_on_and_tells_how_far)
 {
     const uint8_t list[4] = {0, 0x82};
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     f.mem->delay_ns = 1000000;
     mem_node_fill(f.mem, 0, DISK_BYTES, BLK_ST_DATA, 0x33);
     CHECK_EQ(format(0x10, list, 4), 0);
@@ -231,19 +204,19 @@ TEST(limits, format_unit_at_once_goes_on_and_tells_how_far)
     CHECK(TURN_UNTIL(!f.lun->sanitize));
     CHECK_EQ(exec(CDB(0x00, 0, 0, 0, 0, 0), NULL, 0), 0);
     CHECK_EQ(f.mem->data[DISK_BYTES - 1], 0);
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(limits, a_format_that_failed_is_told_until_one_succeeds)
 {
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     f.mem->write_error = -5;
     CHECK_EQ(format(0, NULL, 0), SENSE(3, 0x31, 0x01));
     CHECK_EQ(exec(CDB(0x00, 0, 0, 0, 0, 0), NULL, 0), SENSE(3, 0x31, 0x01));
     f.mem->write_error = 0;
     CHECK_EQ(format(0, NULL, 0), 0);
     CHECK_EQ(exec(CDB(0x00, 0, 0, 0, 0, 0), NULL, 0), 0);
-    teardown();
+    fake_teardown(&f);
 }
 
 /* ---- mode pages ---- */
@@ -258,7 +231,7 @@ TEST(limits, mode_select_lists_that_end_too_early)
     uint8_t list[] = {0, 0, 0, 0, 0x0a, 10, 0, 0x10, 0, 0, 0, 0, 0xff, 0xff, 0, 0};
     uint8_t desc[] = {0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 2, 0};
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     CHECK_EQ(select_modes(0x10, list, 16), 0);
     CHECK_EQ(select_modes(0x10, list, 4), 0); /* no page */
     CHECK_EQ(select_modes(0x10, NULL, 0), 0);
@@ -276,7 +249,7 @@ TEST(limits, mode_select_lists_that_end_too_early)
     CHECK_EQ(select_modes(0x12, list, 16), SENSE(5, 0x24, 0)); /* RTD */
     list[5] = 9;
     CHECK_EQ(select_modes(0x10, list, 16), SENSE(5, 0x26, 0));
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(limits, only_a_mode_parameter_that_changes_is_news)
@@ -284,19 +257,19 @@ TEST(limits, only_a_mode_parameter_that_changes_is_news)
     uint8_t list[] = {0, 0, 0, 0, 0x0a, 10, 0, 0x10, 0, 0, 0, 0, 0xff, 0xff, 0, 0};
     enum ua_kind ua;
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     CHECK_EQ(select_modes(0x10, list, 16), 0);
-    CHECK(!nexus_take_ua(&other, 0, &ua));
+    CHECK(!nexus_take_ua(&f.other, 0, &ua));
     list[6] = 0x04;
     CHECK_EQ(select_modes(0x10, list, 16), 0);
-    CHECK(nexus_take_ua(&other, 0, &ua) && ua == UA_MODE_PARAMETERS);
+    CHECK(nexus_take_ua(&f.other, 0, &ua) && ua == UA_MODE_PARAMETERS);
     CHECK(!nexus_take_ua(&f.nexus, 0, &ua));
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(limits, all_pages_have_all_subpages_or_none)
 {
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     CHECK_EQ(exec(CDB(0x1a, 8, 0x3f, 0, 255, 0), NULL, 255), 0);
     CHECK_EQ(data[0] + 1, 4 + 12 + 20 + 12 + 12);
     CHECK_EQ(exec(CDB(0x1a, 8, 0x3f, 0xff, 255, 0), NULL, 255), 0);
@@ -312,20 +285,20 @@ TEST(limits, all_pages_have_all_subpages_or_none)
     CHECK(data[4] == 1 && get_be16(data + 6) == 16);
     CHECK_EQ(get_be64(data + 8), DISK_BYTES / 512);
     CHECK_EQ(get_be32(data + 20), 512);
-    teardown();
+    fake_teardown(&f);
 }
 
 /* ---- log parameters ---- */
 
 TEST(limits, log_parameters_that_are_not_there)
 {
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     CHECK_EQ(exec(CDB(0x4d, 0, 0x4c, 0, 0, 0, 3, 0, 64, 0), NULL, 64), SENSE(5, 0x24, 0));
     CHECK_EQ(exec(CDB(0x4d, 0, 0x00, 0, 0, 0, 1, 0, 64, 0), NULL, 64), SENSE(5, 0x24, 0));
     CHECK_EQ(exec(CDB(0x4d, 1, 0x4c, 0, 0, 0, 0, 0, 64, 0), NULL, 64), SENSE(5, 0x24, 0)); /* SP */
     CHECK_EQ(exec(CDB(0x4d, 2, 0x4c, 0, 0, 0, 0, 0, 64, 0), NULL, 64), SENSE(5, 0x24, 0)); /* PPC */
     CHECK_EQ(exec(CDB(0x4c, 0, 0, 0, 0, 0, 0, 0, 0, 0), NULL, 0), SENSE(5, 0x20, 0));
-    teardown();
+    fake_teardown(&f);
 }
 
 /* ---- without a write cache ---- */
@@ -358,7 +331,7 @@ TEST(limits, without_write_cache_a_good_status_means_durable)
     };
     uint8_t list[] = {0, 0, 0, 0, 0x08, 18, [23] = 0};
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     fake_unforced = 0;
     CHECK_EQ(exec(writes[1].cdb, 16, data, 4096), 0);
     CHECK(fake_unforced);
@@ -372,7 +345,7 @@ TEST(limits, without_write_cache_a_good_status_means_durable)
             ctest_fail(__FILE__, __LINE__, "CDB %02x %02x", writes[i].cdb[0], writes[i].cdb[1]);
         fake_unforced = 0;
     }
-    teardown();
+    fake_teardown(&f);
 }
 
 /* ---- EXTENDED COPY ---- */
@@ -415,7 +388,7 @@ TEST(limits, results_of_several_copies_are_kept_by_their_identifiers)
 {
     uint8_t list[128];
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     for (uint8_t id = 1; id <= 3; id++)
         CHECK_EQ(copy(list, copy_list(list, id, 0, 100 * id)), 0);
     for (uint8_t id = 1; id <= 3; id++) {
@@ -429,14 +402,14 @@ TEST(limits, results_of_several_copies_are_kept_by_their_identifiers)
     CHECK_EQ(copy_result(0, 0), SENSE(5, 0x24, 0));
     CHECK_EQ(copy(list, copy_list(list, 1, 3, 0)), SENSE(5, 0x26, 0));
     CHECK_EQ(copy(list, copy_list(list, 1, 1, 0)), SENSE(5, 0x26, 0));
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(limits, of_a_copy_that_failed_the_sense_is_kept_until_it_is_told)
 {
     uint8_t list[128];
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     f.mem->write_error = -5;
     CHECK_EQ(copy(list, copy_list(list, 9, 0, 100)), SENSE(0xa, 0x0d, 0));
     CHECK_EQ(copy_result(0, 9), 0);
@@ -447,7 +420,7 @@ TEST(limits, of_a_copy_that_failed_the_sense_is_kept_until_it_is_told)
     CHECK_EQ(get_be16(data + 58), 18);
     CHECK(data[60] == 0x70 && data[62] == 0xa && data[72] == 0x0d);
     CHECK_EQ(copy_result(4, 9), SENSE(5, 0x24, 0));
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(limits, an_identifier_in_use_is_refused_and_tells_that_it_is)
@@ -457,7 +430,7 @@ TEST(limits, an_identifier_in_use_is_refused_and_tells_that_it_is)
     struct fake_cmd *c;
     const uint8_t cdb[16] = {0x83, [13] = 76};
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     len = copy_list(list, 5, 0, 100);
     c = fake_cmd_new(&f, cdb, 16, len, true);
     memcpy(c->data, list, len);
@@ -475,5 +448,5 @@ TEST(limits, an_identifier_in_use_is_refused_and_tells_that_it_is)
     CHECK_EQ(copy_result(0, 5), 0);
     CHECK_EQ(data[4], 1);
     CHECK_EQ(copy(list, len), 0);
-    teardown();
+    fake_teardown(&f);
 }

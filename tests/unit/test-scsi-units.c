@@ -14,58 +14,13 @@
 #define CONFLICT   (-SCSI_RESERVATION_CONFLICT)
 
 static struct fake f;
-static struct nexus other;
 static uint8_t data[8192];
-
-static void start_other(const char *name, uint8_t isid5)
-{
-    const uint8_t isid[6] = {0x80, 0, 0, 0, 0, isid5};
-    enum ua_kind ua;
-
-    nexus_init(&other, &f.target, name, isid, 1);
-    nexus_take_ua(&other, 0, &ua);
-}
-
-static void setup(void)
-{
-    fake_setup(&f, DISK_BYTES, true);
-    f.disk->limits.atomic_bytes = f.mem->node.limits.atomic_bytes = 4096;
-    start_other("iqn.2026-11.com.example:other", 9);
-}
-
-static void teardown(void)
-{
-    nexus_fini(&other);
-    fake_teardown(&f);
-}
 
 /* To the unit of @lun (8 bytes, NULL: LUN 0); @out NULL: up to @len bytes come into data[]. */
 static int exec(struct nexus *n, const uint8_t *lun, const uint8_t *cdb, unsigned cdb_len,
                 const void *out, uint32_t len)
 {
-    struct fake_cmd *c = fake_cmd_new(&f, cdb, cdb_len, len, out != NULL);
-    int sense;
-
-    c->cmd.nexus = n;
-    if (lun)
-        memcpy(c->cmd.lun_field, lun, 8);
-    if (out)
-        memcpy(c->data, out, len);
-    fake_run(c);
-    sense = fake_sense(c);
-    if (!out && c->in_len)
-        memcpy(data, c->data, c->in_len);
-    fake_cmd_free(c);
-    return sense;
-}
-
-static int pr_out(struct nexus *n, uint8_t action, uint8_t type, uint64_t key, uint64_t action_key)
-{
-    uint8_t cdb[10] = {0x5f, action, type, 0, 0, 0, 0, 0, 24}, list[24] = {0};
-
-    put_be64(list, key);
-    put_be64(list + 8, action_key);
-    return exec(n, NULL, cdb, 10, list, 24);
+    return fake_exec_as(&f, n, lun, cdb, cdb_len, out, data, len);
 }
 
 /* ---- the well known logical unit ---- */
@@ -76,7 +31,7 @@ TEST(units, the_well_known_one_answers_four_commands)
 {
     enum ua_kind ua;
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     CHECK_EQ(exec(&f.nexus, well_known, CDB(0x12, 0, 0, 0, 96, 0), NULL, 96), 0);
     CHECK_EQ(data[0], 0x1e);
     CHECK_EQ(data[5] & 0x30, 0);
@@ -91,12 +46,12 @@ TEST(units, the_well_known_one_answers_four_commands)
     CHECK_EQ(exec(&f.nexus, well_known, CDB(0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0), NULL, 8),
              SENSE(5, 0x20, 0));
     CHECK(!nexus_take_ua(&f.nexus, SCSI_WLUN_REPORT_LUNS, &ua));
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(units, the_well_known_one_has_a_list_of_pages_and_names_its_device)
 {
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     CHECK_EQ(exec(&f.nexus, well_known, CDB(0x12, 1, 0, 0, 255, 0), NULL, 255), 0);
     CHECK_EQ(data[0], 0x1e);
     CHECK_EQ(get_be16(data + 2), 2);
@@ -105,14 +60,14 @@ TEST(units, the_well_known_one_has_a_list_of_pages_and_names_its_device)
     for (size_t at = 4; at < 4u + get_be16(data + 2); at += 4u + data[at + 3])
         CHECK(data[at + 1] & 0x30); /* of the port or the device, not of a logical unit */
     CHECK_EQ(exec(&f.nexus, well_known, CDB(0x12, 1, 0xb0, 0, 64, 0), NULL, 64), SENSE(5, 0x24, 0));
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(units, report_luns_lists_the_well_known_one_where_it_is_asked_for)
 {
     static const uint8_t luns[] = {1, 0, 2};
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     for (uint8_t select = 0; select < 3; select++) {
         const uint8_t cdb[12] = {0xa0, 0, select, [9] = 64};
 
@@ -125,18 +80,18 @@ TEST(units, report_luns_lists_the_well_known_one_where_it_is_asked_for)
     CHECK_EQ(get_be32(data), 16);
     CHECK_EQ(exec(&f.nexus, NULL, CDB(0xa0, 0, 0x10, 0, 0, 0, 0, 0, 0, 64, 0, 0), NULL, 64),
              SENSE(5, 0x24, 0)); /* no administrative logical units */
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(units, of_an_absent_one_inquiry_and_request_sense_tell)
 {
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     CHECK_EQ(exec(&f.nexus, absent, CDB(0x12, 0, 0, 0, 96, 0), NULL, 96), 0);
     CHECK_EQ(data[0], 0x7f);
     CHECK_EQ(exec(&f.nexus, absent, CDB(0x03, 0, 0, 0, 18, 0), NULL, 18), 0);
     CHECK(data[2] == 5 && data[12] == 0x25);
     CHECK_EQ(exec(&f.nexus, absent, CDB(0x00, 0, 0, 0, 0, 0), NULL, 0), SENSE(5, 0x25, 0));
-    teardown();
+    fake_teardown(&f);
 }
 
 /* ---- what a reservation does to each command, for a nexus that it keeps out ---- */
@@ -233,41 +188,41 @@ TEST(units, each_type_of_reservation_keeps_out_what_the_standards_table_says)
 {
     static const uint8_t types[] = {1, 3, 5, 6, 7, 8};
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
         bool shared = types[i] >= 5;
 
-        CHECK_EQ(pr_out(&f.nexus, PR_REGISTER_AND_IGNORE, 0, 0, 1), 0);
-        CHECK_EQ(pr_out(&f.nexus, PR_RESERVE, types[i], 1, 0), 0);
-        check_table(&f.nexus, types[i], true); /* the holder */
-        check_table(&other, types[i], false);  /* somebody else */
-        CHECK_EQ(pr_out(&other, PR_REGISTER, 0, 0, 2), 0);
-        check_table(&other, types[i], shared); /* who is registered */
-        CHECK_EQ(pr_out(&f.nexus, PR_CLEAR, 0, 1, 0), 0);
-        CHECK_EQ(exec(&other, NULL, CDB(0x00, 0, 0, 0, 0, 0), NULL, 0), SENSE(6, 0x2a, 0x03));
-        forget_news(&other);
+        CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_REGISTER_AND_IGNORE, 0, 0, 1), 0);
+        CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_RESERVE, types[i], 1, 0), 0);
+        check_table(&f.nexus, types[i], true);  /* the holder */
+        check_table(&f.other, types[i], false); /* somebody else */
+        CHECK_EQ(fake_pr_out(&f, &f.other, PR_REGISTER, 0, 0, 2), 0);
+        check_table(&f.other, types[i], shared); /* who is registered */
+        CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_CLEAR, 0, 1, 0), 0);
+        CHECK_EQ(exec(&f.other, NULL, CDB(0x00, 0, 0, 0, 0, 0), NULL, 0), SENSE(6, 0x2a, 0x03));
+        forget_news(&f.other);
         forget_news(&f.nexus);
     }
-    teardown();
+    fake_teardown(&f);
 }
 
 /* ---- RESERVE and RELEASE beside persistent reservations, SPC-4 5.12.3 ---- */
 
 TEST(units, reserve_of_a_persistent_holder_is_good_and_reserves_nothing)
 {
-    setup();
-    CHECK_EQ(pr_out(&f.nexus, PR_REGISTER, 0, 0, 1), 0);
+    fake_setup_two(&f, DISK_BYTES);
+    CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_REGISTER, 0, 0, 1), 0);
     CHECK_EQ(exec(&f.nexus, NULL, CDB(0x16, 0, 0, 0, 0, 0), NULL, 0), CONFLICT);
-    CHECK_EQ(pr_out(&f.nexus, PR_RESERVE, PR_WRITE_EXCLUSIVE, 1, 0), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_RESERVE, PR_WRITE_EXCLUSIVE, 1, 0), 0);
     CHECK_EQ(exec(&f.nexus, NULL, CDB(0x16, 0, 0, 0, 0, 0), NULL, 0), 0);
     CHECK(!f.lun->reserved_by);
     CHECK_EQ(exec(&f.nexus, NULL, CDB(0x57, 0, 0, 0, 0, 0, 0, 0, 0, 0), NULL, 0), 0);
     CHECK_EQ(f.lun->pr.type, PR_WRITE_EXCLUSIVE);
-    CHECK_EQ(exec(&other, NULL, CDB(0x16, 0, 0, 0, 0, 0), NULL, 0), CONFLICT);
-    CHECK_EQ(exec(&other, NULL, CDB(0x17, 0, 0, 0, 0, 0), NULL, 0), CONFLICT);
+    CHECK_EQ(exec(&f.other, NULL, CDB(0x16, 0, 0, 0, 0, 0), NULL, 0), CONFLICT);
+    CHECK_EQ(exec(&f.other, NULL, CDB(0x17, 0, 0, 0, 0, 0), NULL, 0), CONFLICT);
     CHECK_EQ(exec(&f.nexus, NULL, CDB(0x5e, 2, 0, 0, 0, 0, 0, 0, 8, 0), NULL, 8), 0);
     CHECK(data[2] & 0x10); /* CRH */
-    teardown();
+    fake_teardown(&f);
 }
 
 /* ---- PERSISTENT RESERVE OUT ---- */
@@ -290,35 +245,35 @@ TEST(units, a_device_named_in_spec_i_pt_is_all_its_ports_that_are_here)
     struct nexus third;
     uint32_t len = 28;
 
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     nexus_init(&third, &f.target, "iqn.2026-11.com.example:other", isid, 1);
     len += put_device(list + len, "iqn.2026-11.com.example:other");
     put_be32(list + 24, len - 28);
     cdb[8] = (uint8_t)len;
     CHECK_EQ(exec(&f.nexus, NULL, cdb, 10, list, len), 0);
     CHECK_EQ(f.lun->pr.nr, 3);
-    CHECK(pr_find(&f.lun->pr, other.initiator, other.isid, 1));
-    CHECK(pr_find(&f.lun->pr, other.initiator, third.isid, 1));
-    CHECK_EQ(pr_out(&f.nexus, PR_CLEAR, 0, 7, 0), 0);
+    CHECK(pr_find(&f.lun->pr, f.other.initiator, f.other.isid, 1));
+    CHECK(pr_find(&f.lun->pr, f.other.initiator, third.isid, 1));
+    CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_CLEAR, 0, 7, 0), 0);
     put_device(list + 28, "iqn.2026-11.com.example:nobod");
     CHECK_EQ(exec(&f.nexus, NULL, cdb, 10, list, len), SENSE(5, 0x26, 0)); /* nobody has come */
     CHECK_EQ(f.lun->pr.nr, 0);
     nexus_fini(&third);
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(units, preempt_and_abort_lets_the_medium_go)
 {
-    setup();
+    fake_setup_two(&f, DISK_BYTES);
     f.lun->removable = true;
-    CHECK_EQ(pr_out(&f.nexus, PR_REGISTER, 0, 0, 1), 0);
-    CHECK_EQ(pr_out(&other, PR_REGISTER, 0, 0, 2), 0);
-    CHECK_EQ(exec(&other, NULL, CDB(0x1e, 0, 0, 0, 1, 0), NULL, 0), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_REGISTER, 0, 0, 1), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.other, PR_REGISTER, 0, 0, 2), 0);
+    CHECK_EQ(exec(&f.other, NULL, CDB(0x1e, 0, 0, 0, 1, 0), NULL, 0), 0);
     CHECK_EQ(exec(&f.nexus, NULL, CDB(0x1b, 0, 0, 0, 2, 0), NULL, 0), SENSE(5, 0x53, 2));
     CHECK_EQ(exec(&f.nexus, NULL, CDB(0x1b, 0, 0, 0, 3, 0), NULL, 0), 0); /* it is loaded */
-    CHECK_EQ(pr_out(&f.nexus, PR_PREEMPT_AND_ABORT, 0, 1, 2), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_PREEMPT_AND_ABORT, 0, 1, 2), 0);
     CHECK_EQ(exec(&f.nexus, NULL, CDB(0x1b, 0, 0, 0, 2, 0), NULL, 0), 0);
-    teardown();
+    fake_teardown(&f);
 }
 
 TEST(units, register_and_move_without_a_reservation_is_an_invalid_field)
@@ -326,16 +281,16 @@ TEST(units, register_and_move_without_a_reservation_is_an_invalid_field)
     uint8_t list[64] = {[7] = 1, [15] = 2, [19] = 1}, cdb[10] = {0x5f, PR_REGISTER_AND_MOVE};
     uint32_t len;
 
-    setup();
-    CHECK_EQ(pr_out(&f.nexus, PR_REGISTER, 0, 0, 1), 0);
+    fake_setup_two(&f, DISK_BYTES);
+    CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_REGISTER, 0, 0, 1), 0);
     len = 24 + put_device(list + 24, "iqn.2026-11.com.example:other,i,0x800000000009");
     list[24] = 0x45;
     put_be32(list + 20, len - 24);
     cdb[8] = (uint8_t)len;
     CHECK_EQ(exec(&f.nexus, NULL, cdb, 10, list, len), SENSE(5, 0x24, 0));
-    CHECK_EQ(pr_out(&f.nexus, PR_RESERVE, PR_EXCLUSIVE_ACCESS, 1, 0), 0);
+    CHECK_EQ(fake_pr_out(&f, &f.nexus, PR_RESERVE, PR_EXCLUSIVE_ACCESS, 1, 0), 0);
     CHECK_EQ(exec(&f.nexus, NULL, cdb, 10, list, len), 0);
-    CHECK_EQ(exec(&other, NULL, CDB(0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0), NULL, 512), 0);
+    CHECK_EQ(exec(&f.other, NULL, CDB(0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0), NULL, 512), 0);
     CHECK_EQ(exec(&f.nexus, NULL, CDB(0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0), NULL, 512), CONFLICT);
-    teardown();
+    fake_teardown(&f);
 }
