@@ -98,6 +98,7 @@ libcli_a_SOURCES = \
 	admin/cli-throttle.c \
 	admin/cli.h \
 	admin/json-stream.c \
+	admin/json-util.c \
 	admin/paths.c
 
 bin_PROGRAMS += cowtgt
