@@ -75,11 +75,6 @@ static unsigned count(struct accounts *all, const char *chain, bool outgoing)
     return n;
 }
 
-bool accounts_any_incoming(struct accounts *all, const char *chain)
-{
-    return count(all, chain, false) > 0;
-}
-
 /* ---- the file ------------------------------------------------------------------------- */
 
 static void to_hex(const uint8_t *bytes, size_t len, char *out)

@@ -40,7 +40,6 @@ struct account_key {
     bool outgoing;
 };
 struct account *accounts_find(struct accounts *all, const struct account_key *key);
-bool accounts_any_incoming(struct accounts *all, const char *chain);
 /* Coroutine: reads the secret, adds or replaces, saves; on failure all is as it was. */
 int co_accounts_add(struct accounts *all, const struct account_key *key, const char *secret_file,
                     struct error *err);

@@ -3,7 +3,6 @@
  * Live changes of chains: QEMU's words (blockdev-snapshot-sync, transaction, block-commit,
  * block_resize, change-backing-file), and the shorter ones that people use by the tool.
  */
-#define LOG_AREA "chain"
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>

@@ -175,11 +175,11 @@ static int co_read(struct copying *c, uint64_t offset, uint8_t *buf, size_t byte
         return ret;
     for (size_t at = 0; at < bytes; at += MIN_OF(bytes - at, 512)) {
         ret = co_image_read(c->what.from, offset + at, buf + at, MIN_OF(bytes - at, 512));
-        if (ret)
+        if (ret) {
             cli_fail("warning: '%s' can't be read at offset %llu (%s): zeros instead",
                      c->what.from->filename, (unsigned long long)(offset + at), strerror(-ret));
-        if (ret)
             memset(buf + at, 0, MIN_OF(bytes - at, 512));
+        }
     }
     return 0;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "admin/json-util.h"
 #include "lun-backends/qcow2-offline.h"
 #include "util/size.h"
 
@@ -27,11 +28,12 @@ struct info {
 
 static json_t *snapshot_json(const struct qcow2_snapshot_info *s)
 {
-    json_t *obj = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "id", s->id, "name", s->name,
-                            "vm-state-size", (json_int_t)s->vm_state_bytes, "date-sec",
-                            (json_int_t)s->date_sec, "date-nsec", (json_int_t)s->date_nsec,
-                            "vm-clock-sec", (json_int_t)(s->vm_clock_ns / 1000000000),
-                            "vm-clock-nsec", (json_int_t)(s->vm_clock_ns % 1000000000));
+    json_t *obj =
+        json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "id", json_text(s->id), "name",
+                  json_text(s->name), "vm-state-size", (json_int_t)s->vm_state_bytes, "date-sec",
+                  (json_int_t)s->date_sec, "date-nsec", (json_int_t)s->date_nsec, "vm-clock-sec",
+                  (json_int_t)(s->vm_clock_ns / 1000000000), "vm-clock-nsec",
+                  (json_int_t)(s->vm_clock_ns % 1000000000));
 
     if (s->icount != UINT64_MAX)
         json_object_set_new(obj, "icount", json_integer((json_int_t)s->icount));
@@ -46,7 +48,7 @@ static json_t *bitmap_json(const struct qcow2_bitmap_info *b)
         json_array_append_new(flags, json_string("in-use"));
     if (b->autoload)
         json_array_append_new(flags, json_string("auto"));
-    return json_pack("{s:s, s:I, s:o}", "name", b->name, "granularity",
+    return json_pack("{s:o, s:I, s:o}", "name", json_text(b->name), "granularity",
                      (json_int_t)b->granularity_bytes, "flags", flags);
 }
 
@@ -63,7 +65,7 @@ static json_t *qcow2_json(const struct qcow2_description *d)
         json_object_set_new(data, "extended-l2", json_boolean(d->extended_l2));
     }
     if (d->data_file) {
-        json_object_set_new(data, "data-file", json_string(d->data_file));
+        json_object_set_new(data, "data-file", json_text(d->data_file));
         json_object_set_new(data, "data-file-raw", json_boolean(d->data_file_raw));
     }
     if (d->nr_bitmaps) {
@@ -86,8 +88,8 @@ static const char *shown_backing(const struct info *in)
 static json_t *info_json(const char *path, const struct info *in)
 {
     const struct qcow2_description *d = &in->d;
-    json_t *obj = json_pack("{s:s, s:s, s:I, s:I, s:b}", "filename", path, "format", in->format,
-                            "virtual-size", (json_int_t)in->size_bytes, "actual-size",
+    json_t *obj = json_pack("{s:o, s:s, s:I, s:I, s:b}", "filename", json_text(path), "format",
+                            in->format, "virtual-size", (json_int_t)in->size_bytes, "actual-size",
                             (json_int_t)in->allocated_bytes, "dirty-flag", d->dirty);
     json_t *list;
 
@@ -97,11 +99,11 @@ static json_t *info_json(const char *path, const struct info *in)
     if (d->encryption)
         json_object_set_new(obj, "encrypted", json_true());
     if (d->backing) {
-        json_object_set_new(obj, "backing-filename", json_string(d->backing));
-        json_object_set_new(obj, "full-backing-filename", json_string(shown_backing(in)));
+        json_object_set_new(obj, "backing-filename", json_text(d->backing));
+        json_object_set_new(obj, "full-backing-filename", json_text(shown_backing(in)));
     }
     if (d->backing && d->backing_fmt)
-        json_object_set_new(obj, "backing-filename-format", json_string(d->backing_fmt));
+        json_object_set_new(obj, "backing-filename-format", json_text(d->backing_fmt));
     if (d->nr_snapshots) {
         list = json_array();
         for (unsigned i = 0; i < d->nr_snapshots; i++)

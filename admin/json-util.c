@@ -5,21 +5,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/utf8.h"
+
 json_t *json_text(const char *text)
 {
+    static const char replacement[] = "\xef\xbf\xbd";
     json_t *j = json_string(text);
-    char *copy;
+    size_t left = text ? strlen(text) : 0, n;
+    char *copy, *to;
 
     if (j || !text)
         return j;
-    copy = strdup(text);
-    if (!copy)
-        return NULL;
-    for (char *p = copy; *p; p++) {
-        if ((unsigned char)*p >= 0x80)
-            *p = '?';
+    copy = to = malloc(3 * left);
+    for (; copy && left; text += n, left -= n) {
+        n = utf8_sequence((const uint8_t *)text, left);
+        to = mempcpy(to, n ? text : replacement, n ? n : 3);
+        n += !n;
     }
-    j = json_string(copy);
+    j = copy ? json_stringn(copy, (size_t)(to - copy)) : NULL;
     free(copy);
     return j;
 }

@@ -6,7 +6,10 @@
 #include <jansson.h>
 #include "util/uuid.h"
 
-/* A string whatever its bytes are: what is no UTF-8 (file names may be anything) shows as '?'. */
+/*
+ * A string whatever its bytes are: a byte that is no UTF-8 (file names may be anything) becomes
+ * U+FFFD, as QEMU has it. NULL: out of memory, or @text is NULL.
+ */
 json_t *json_text(const char *text);
 json_t *json_uuid(const struct uuid *u);
 /* Adds a member; takes the reference. */

@@ -3,7 +3,6 @@
  * The local side of a pull: a qcow2 overlay, a raw file, or a block device whose map of local
  * blocks is kept in the state directory.
  */
-#define LOG_AREA "chain"
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -17,6 +16,7 @@
 #include "lun-backends/file.h"
 #include "lun-backends/formats.h"
 #include "lun-backends/qcow2.h"
+#include "util/utf8.h"
 #include "util/workers.h"
 
 #define OVERLAY_CLUSTER_BYTES (128u << 10) /* subclusters of 4 KiB */
@@ -43,16 +43,6 @@ static int resolve_dir(void *arg)
 static int unlink_file(void *arg)
 {
     return unlink(arg) ? -errno : 0;
-}
-
-/* What is kept in the state is JSON. */
-static bool is_utf8(const char *text)
-{
-    json_t *j = json_string(text);
-    bool ok = j != NULL;
-
-    json_decref(j);
-    return ok;
 }
 
 bool pull_is_raw(const struct chain_record *rec)
@@ -108,7 +98,7 @@ int co_pull_overlay_path(struct chain *c, const struct pull_opts *opts, char *ou
         ret = device_path(c, opts, r, format, path, err);
     else
         ret = file_path(r, rec->name, format, path, err);
-    if (!ret && !is_utf8(path))
+    if (!ret && !utf8_is_valid(path)) /* what is kept in the state is JSON */
         ret = error_set(err, EILSEQ, "%s: its real name is no UTF-8", r->dir);
     if (!ret && (record_set(&rec->path, path) || record_set(&rec->format, format) ||
                  string_list_add(&rec->layer_formats, format)))

@@ -25,8 +25,6 @@
 #define LINE_BYTES (1u << 20) /* a members line; more initiators than that are cut off */
 #define CHECK_NS   UINT64_C(20000000)
 
-extern char **environ;
-
 struct members {
     struct list_head link;
     char *target;

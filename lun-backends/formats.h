@@ -28,8 +28,6 @@ struct blk_node *delta_view_new(struct blk_node *layer);
 #define UPPER_ANY_GENERATION UINT32_MAX
 struct blk_node *upper_node_new(struct blk_node *source, unsigned layers, struct blk_node *base,
                                 uint32_t generation);
-/* 0: not heard yet. */
-uint32_t upper_generation(const struct blk_node *upper);
 
 /* Image view: the bytes of a layer's file node, read-only, size rounded up to 512. */
 struct blk_node *image_view_new(struct blk_node *file);

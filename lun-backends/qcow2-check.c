@@ -4,7 +4,6 @@
  * read only after its place was found to be inside the file, and every count is bounded by the
  * size of the file.
  */
-#define LOG_AREA "qcow2"
 #include "lun-backends/qcow2-check-int.h"
 
 #include <errno.h>

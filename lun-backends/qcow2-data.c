@@ -4,7 +4,6 @@
  * offset, so there is nothing to allocate and nothing to count; L2 entries still say which
  * clusters hold data. Invariant: what is in the data file is stable before an entry that says so.
  */
-#define LOG_AREA "qcow2"
 #include "lun-backends/qcow2-int.h"
 
 #include <errno.h>

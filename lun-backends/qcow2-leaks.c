@@ -4,7 +4,6 @@
  * overlay. Nothing else uses the node meanwhile. Invariant: what the node has in memory and what
  * is on disk are the same before the disk is changed below it.
  */
-#define LOG_AREA "qcow2"
 #include "lun-backends/qcow2-int.h"
 
 #include <errno.h>

@@ -4,7 +4,6 @@
  * live only while the node is writable: what they say is read anew each time, so a sealed layer
  * costs no memory for them.
  */
-#define LOG_AREA "qcow2"
 #include "lun-backends/qcow2-int.h"
 
 #include <errno.h>

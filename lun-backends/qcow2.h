@@ -105,8 +105,4 @@ struct qcow2_stats {
 };
 void qcow2_get_stats(const struct blk_node *node, struct qcow2_stats *stats);
 
-/* Bytes of guest data clusters the image holds, counted while loading; for progress displays.
- * In a coroutine: walks all L2 tables, yields in between. */
-int co_qcow2_allocated_bytes(struct blk_node *node, uint64_t *bytes);
-
 #endif

@@ -300,8 +300,3 @@ struct blk_node *upper_node_new(struct blk_node *source, unsigned layers, struct
     blk_set_backing(node, base);
     return node;
 }
-
-uint32_t upper_generation(const struct blk_node *upper)
-{
-    return to_upper(upper)->generation;
-}

@@ -23,13 +23,6 @@ uint32_t digest_update(uint32_t state, const void *buf, size_t bytes)
     return state;
 }
 
-uint32_t digest_update_iov(uint32_t state, const struct iovec *iov, int niov)
-{
-    for (int i = 0; i < niov; i++)
-        state = digest_update(state, iov[i].iov_base, iov[i].iov_len);
-    return state;
-}
-
 void digest_put(uint8_t wire[4], uint32_t digest)
 {
     for (int i = 0; i < 4; i++)

@@ -5,12 +5,10 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/uio.h>
 
 /* A digest in the making: begin, update any number of times, end, put on the wire. */
 #define DIGEST_BEGIN 0xffffffffu
 uint32_t digest_update(uint32_t state, const void *buf, size_t bytes);
-uint32_t digest_update_iov(uint32_t state, const struct iovec *iov, int niov);
 
 static inline uint32_t digest_end(uint32_t state)
 {

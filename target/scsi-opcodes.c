@@ -285,10 +285,3 @@ uint64_t cdb_get(const uint8_t *cdb, struct cdb_field f)
         v = v << 8 | cdb[f.at + i];
     return v;
 }
-
-unsigned cdb_group_len(uint8_t opcode)
-{
-    static const uint8_t by_group[8] = {6, 10, 10, 0, 16, 12, 0, 0};
-
-    return by_group[opcode >> 5];
-}

@@ -80,8 +80,6 @@ const struct scsi_opcode *scsi_opcode_group(uint8_t opcode);
 bool scsi_opcode_on_lun(const struct scsi_opcode *op, const struct lun *lun);
 /* CDB field as a number (bytes 1..8). */
 uint64_t cdb_get(const uint8_t *cdb, struct cdb_field f);
-/* Length by group code, SPC-4 4.2.5.1; 0: vendor specific or variable. */
-unsigned cdb_group_len(uint8_t opcode);
 
 /* ---- handlers ---- */
 void scsi_start_reply(struct scsi_cmd *cmd);

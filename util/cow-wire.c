@@ -10,6 +10,7 @@
 
 #include "util/byteorder.h"
 #include "util/size.h"
+#include "util/utf8.h"
 
 #define PAGE_FIXED_BYTES 82
 #define COWL_VERSION     1
@@ -39,31 +40,6 @@ size_t cowl_page_encode(const struct cowl_page *pg, uint8_t device_type, uint8_t
     put_be16(buf + 80, (uint16_t)name_len);
     memcpy(buf + PAGE_FIXED_BYTES, pg->name, name_len);
     return PAGE_FIXED_BYTES + name_len;
-}
-
-/* Bytes of the UTF-8 sequence at @p (RFC 3629: shortest form, no surrogates), 0 if it is none. */
-static size_t utf8_sequence(const uint8_t *p, size_t len)
-{
-    static const struct {
-        uint8_t mask, lead;
-        uint32_t min;
-    } forms[] = {{0x80, 0x00, 1}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
-
-    for (size_t n = 0; n < ARRAY_LEN(forms) && n < len; n++) {
-        if ((p[0] & forms[n].mask) != forms[n].lead)
-            continue;
-        uint32_t code = p[0] & (uint8_t)~forms[n].mask;
-
-        for (size_t i = 1; i <= n; i++) {
-            if ((p[i] & 0xc0) != 0x80)
-                return 0;
-            code = code << 6 | (p[i] & 0x3f);
-        }
-        if (code < forms[n].min || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
-            return 0;
-        return n + 1;
-    }
-    return 0;
 }
 
 /* What isn't UTF-8, and NUL, becomes '?': the name can be shown and put in JSON as it is. */

@@ -84,12 +84,3 @@ const char *error_class_name(enum error_class class)
 {
     return (unsigned)class < ERR_NR_CLASSES ? class_names[class] : class_names[ERR_GENERIC];
 }
-
-enum error_class error_class_from_name(const char *name)
-{
-    for (int i = 0; i < ERR_NR_CLASSES; i++) {
-        if (!strcmp(name, class_names[i]))
-            return (enum error_class)i;
-    }
-    return ERR_GENERIC;
-}

@@ -45,7 +45,5 @@ int error_prefix(struct error *err, const char *fmt, ...) __attribute__((format(
 
 /* The QMP name of a class: "GenericError", "DeviceInUse", ... */
 const char *error_class_name(enum error_class class);
-/* The class of a QMP name; ERR_GENERIC for one that is not known. */
-enum error_class error_class_from_name(const char *name);
 
 #endif

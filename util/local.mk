@@ -19,6 +19,8 @@ libutil_a_SOURCES = \
 	util/loop.h \
 	util/size.c \
 	util/size.h \
+	util/utf8.c \
+	util/utf8.h \
 	util/uuid.c \
 	util/uuid.h \
 	util/workers.c \

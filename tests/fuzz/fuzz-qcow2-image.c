@@ -83,19 +83,18 @@ enum op {
     OP_FILL,
     OP_RESIZE,
     OP_BACKING,
-    OP_COUNT,
+    OP_EMPTY,
     OP_SETTLE,
 };
 
 static void co_rarer(struct image *im, enum op op, uint64_t offset)
 {
     struct error err = ERROR_INIT;
-    uint64_t bytes;
 
-    if (op == OP_COUNT)
-        co_qcow2_allocated_bytes(im->node, &bytes);
-    else if (im->node->read_only)
+    if (im->node->read_only)
         return;
+    else if (op == OP_EMPTY)
+        co_qcow2_make_empty(im->node, &err);
     else if (op == OP_SETTLE)
         im->node->drv->co_inactivate(im->node);
     else if (op == OP_RESIZE)

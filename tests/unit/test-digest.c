@@ -62,7 +62,6 @@ TEST(digest, read_10_command)
 TEST(digest, pieces_give_the_same_as_the_whole)
 {
     uint8_t d[100];
-    struct iovec iov[3] = {{d, 1}, {d + 1, 62}, {d + 63, 37}};
     uint32_t whole, state = DIGEST_BEGIN;
 
     for (int i = 0; i < 100; i++)
@@ -71,7 +70,6 @@ TEST(digest, pieces_give_the_same_as_the_whole)
     for (int i = 0; i < 100; i += 10)
         state = digest_update(state, d + i, 10);
     CHECK_EQ(digest_end(state), whole);
-    CHECK_EQ(digest_end(digest_update_iov(DIGEST_BEGIN, iov, 3)), whole);
 }
 
 TEST(digest, padding_counts_as_zeros)

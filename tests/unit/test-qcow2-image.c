@@ -405,7 +405,6 @@ static void garbage_co(void *arg)
     struct world *w = arg;
     uint8_t *buf = malloc(MIB);
     struct blk_extent ext;
-    uint64_t bytes;
 
     memset(buf, 1, MIB);
     w->node = co_open_image("img", w->ops_left, &w->err);
@@ -419,8 +418,6 @@ static void garbage_co(void *arg)
             co_blk_flush(w->node);
         }
     }
-    if (w->node)
-        co_qcow2_allocated_bytes(w->node, &bytes);
     co_blk_node_unref(w->node);
     free(buf);
     w->done = true;

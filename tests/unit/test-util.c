@@ -381,7 +381,6 @@ TEST(error, is_one_line_with_its_prefix)
     CHECK_EQ(error_prefix(&err, "chain %s", "x"), -EBUSY);
     CHECK_STR(err.msg, "chain x: a b");
     CHECK_STR(error_class_name(err.class), "DeviceInUse");
-    CHECK_EQ(error_class_from_name("KVMMissingCap"), ERR_KVM_MISSING_CAP);
 }
 
 TEST(uuid, derived_is_the_same_every_time)
