@@ -187,6 +187,8 @@ void chain_forget_passed(struct chain *c);
 /* The layer of the source at its LUN @lun is here, durably: it is given back, unless the disk
  * there goes by its name. */
 void co_chain_give_back(struct chain *c, uint16_t lun);
+/* An upper_count_fn; @opaque: the chain. By the layers that are still held. */
+int co_chain_count_upper(void *opaque, unsigned *layers, uint32_t *generation, struct error *err);
 
 /* ---- live-stream.c ---------------------------------------------------------------------- */
 /* After a restart: the stream between layers goes on that the record tells of. Coroutine. */

@@ -81,12 +81,15 @@ static int add_hold(struct chain_record *rec, const struct found_lun *lun)
     return number_list_add(&rec->hold_luns, lun->number) | string_list_add(&rec->hold_layers, uuid);
 }
 
-/* A layer LUN of the same chain that the disk @top is made of. */
-static bool is_below(const struct found_lun *l, const struct found_lun *top)
+/* A layer LUN of the same chain that the disk @top is made of, among its uppermost @layers (0:
+ * all).
+ */
+static bool is_below(const struct found_lun *l, const struct found_lun *top, uint64_t layers)
 {
     return l->is_disk && l->number && l->has_cowl && top->has_cowl &&
            uuid_equal(&l->cowl.chain_uuid, &top->cowl.chain_uuid) &&
-           l->cowl.layer_index <= top->cowl.layer_index;
+           l->cowl.layer_index <= top->cowl.layer_index &&
+           (!layers || l->cowl.layer_index + layers > top->cowl.layer_index);
 }
 
 int holds_plan(struct chain_record *rec, const struct found_chain *found, unsigned picked,
@@ -99,7 +102,7 @@ int holds_plan(struct chain_record *rec, const struct found_chain *found, unsign
     for (unsigned i = 0; i < found->nr_luns; i++) {
         const struct found_lun *l = &found->luns[i];
 
-        if (!is_below(l, top))
+        if (!is_below(l, top, rec->base_layers))
             continue;
         bad = bad || add_hold(rec, l);
         whole = whole || l->cowl.layer_index == top->cowl.layer_index;

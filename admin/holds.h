@@ -14,8 +14,8 @@
 #include "admin/chains.h"
 #include "discovery/chain-reader.h"
 
-/* Before the first save: what the disk found->luns[picked] is made of goes into the record, with
- * a new key. */
+/* Before the first save: what the disk found->luns[picked] is made of, above the base that the
+ * record names, goes into the record, with a new key. */
 int holds_plan(struct chain_record *rec, const struct found_chain *found, unsigned picked,
                const struct iscsi_url *url, struct error *err);
 

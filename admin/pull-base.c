@@ -201,7 +201,11 @@ int co_pull_open_base(struct chain *c, struct error *err)
         return 0;
     c->upper = upper_node_new(c->remote, (unsigned)rec->base_layers, top->node,
                               (uint32_t)rec->source_generation);
-    return c->upper ? 0 : error_set(err, ENOMEM, "out of memory");
+    if (!c->upper)
+        return error_set(err, ENOMEM, "out of memory");
+    if (!rec->keep_layers) /* else what is given back is in files that @upper knows nothing of */
+        upper_set_count(c->upper, co_chain_count_upper, c);
+    return 0;
 }
 
 /* source [<- upper] <- overlay <- copy-on-read */

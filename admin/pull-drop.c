@@ -6,7 +6,9 @@
  *
  * Invariant: the layer that the disk at the source is called by stays held to the end, since the
  * rest is read from that disk. Whatever the source does to layers given back, commits them into
- * each other or leaves them out, that disk and the layers still held read as before.
+ * each other or leaves them out, that disk and the layers still held read as before. With a base
+ * that is kept here only layers above it are held, and they are what layers are counted by: what
+ * lies below the deepest of them is here, or the base's.
  */
 #define LOG_AREA "chain"
 #include <errno.h>
@@ -103,41 +105,90 @@ static int co_page_of(struct chain *c, int lun, struct cowl_page *page, struct e
     return 0;
 }
 
-/* The layers held below the disk's own, and how deep they lie. *@generation: of all these answers.
- */
-static int co_find_depths(struct chain *c, struct needs *n, uint32_t *generation, struct error *err)
+/* The LUN that shows the disk: LUN 0 may be another one by now. */
+static int find_own_lun(const struct chain_record *rec, struct error *err)
 {
-    const struct chain_record *rec = c->rec;
-    struct cowl_page top, page;
     struct iscsi_url url;
-    char uuid[UUID_STRLEN], own[UUID_STRLEN];
-    int ret = iscsi_url_parse(rec->source_url, &url, err);
+    char own[UUID_STRLEN];
 
+    if (iscsi_url_parse(rec->source_url, &url, err))
+        return -err->errnum;
     uuid_to_text(&rec->source_layer, own);
-    for (unsigned i = 0; i < rec->hold_luns.nr; i++) { /* LUN 0 may be another disk by now */
+    for (unsigned i = 0; i < rec->hold_luns.nr; i++) {
         if (!strcmp(rec->hold_layers.items[i], own))
             url.lun = (int)rec->hold_luns.items[i];
     }
-    if (!ret)
-        ret = co_page_of(c, url.lun, &top, err);
-    for (unsigned i = 0; !ret && i < rec->hold_luns.nr; i++) {
-        uint16_t lun = (uint16_t)rec->hold_luns.items[i];
+    return url.lun;
+}
 
-        ret = co_page_of(c, lun, &page, err);
-        if (ret)
-            break;
-        uuid_to_text(&page.layer_uuid, uuid);
-        if (page.generation != top.generation)
-            return error_set(err, EAGAIN, "its chain is being changed");
-        if (i >= rec->hold_layers.nr || strcmp(uuid, rec->hold_layers.items[i]) ||
-            page.layer_index > top.layer_index)
-            return error_set(err, ENOTSUP, "LUN %u is another layer now", lun);
-        if (page.layer_index < top.layer_index)
-            n->layers[n->nr++] =
-                (struct need){lun, (uint16_t)(top.layer_index - page.layer_index), 0};
+static int co_find_depth(struct chain *c, unsigned i, const struct cowl_page *top,
+                         struct need *layer, struct error *err)
+{
+    uint16_t lun = (uint16_t)c->rec->hold_luns.items[i];
+    struct uuid uuid;
+    struct cowl_page page;
+    int ret;
+
+    if (i >= c->rec->hold_layers.nr || !uuid_from_text(&uuid, c->rec->hold_layers.items[i]))
+        return error_set(err, EINVAL, "which layer LUN %u is to be was not recorded", lun);
+    ret = co_page_of(c, lun, &page, err);
+    if (ret)
+        return ret;
+    if (page.generation != top->generation)
+        return error_set(err, EAGAIN, "its chain is being changed");
+    if (!uuid_equal(&page.layer_uuid, &uuid) || page.layer_index > top->layer_index)
+        return error_set(err, ENOTSUP, "LUN %u is another layer now", lun);
+    *layer = (struct need){lun, (uint16_t)(top->layer_index - page.layer_index), 0};
+    return 0;
+}
+
+/*
+ * The layers held below the disk's own, and how deep they lie. *@generation: of all these answers.
+ * One that is given back meanwhile may be changed: then all of it is to be asked again.
+ */
+static int co_find_depths(struct chain *c, struct needs **needs, uint32_t *generation,
+                          struct error *err)
+{
+    unsigned nr = c->rec->hold_luns.nr;
+    struct needs *n = calloc(1, sizeof(*n) + nr * sizeof(n->layers[0]));
+    int lun = find_own_lun(c->rec, err), ret = lun < 0 ? lun : 0;
+    struct cowl_page top;
+
+    if (!n)
+        return error_set(err, ENOMEM, "out of memory");
+    if (!ret)
+        ret = co_page_of(c, lun, &top, err);
+    for (unsigned i = 0; !ret && i < nr && nr == c->rec->hold_luns.nr; i++) {
+        ret = co_find_depth(c, i, &top, &n->layers[n->nr], err);
+        n->nr += !ret && n->layers[n->nr].depth;
+    }
+    if (nr != c->rec->hold_luns.nr)
+        ret = error_set(err, EAGAIN, "layers are being given back");
+    if (ret) {
+        free(n);
+        return ret;
     }
     *generation = top.generation;
-    return ret;
+    *needs = n;
+    return 0;
+}
+
+int co_chain_count_upper(void *opaque, unsigned *layers, uint32_t *generation, struct error *err)
+{
+    struct chain *c = opaque;
+    struct needs *n;
+    int ret;
+
+    if (!c->remote)
+        return error_set(err, ENOTSUP, "the source was dropped");
+    ret = co_find_depths(c, &n, generation, err);
+    if (ret)
+        return ret;
+    *layers = 1;
+    for (unsigned i = 0; i < n->nr; i++)
+        *layers = MAX_OF(*layers, n->layers[i].depth + 1u);
+    free(n);
+    return 0;
 }
 
 static int co_find_ends(struct job *job, struct needs *n, uint32_t generation, struct error *err)
@@ -169,14 +220,13 @@ static int co_find_ends(struct job *job, struct needs *n, uint32_t generation, s
 /* c->needs; -EAGAIN, -EHOSTDOWN: not now. */
 static int co_survey(struct chain *c, struct job *job, struct error *err)
 {
-    struct needs *n = calloc(1, sizeof(*n) + c->rec->hold_luns.nr * sizeof(n->layers[0]));
-    uint32_t generation = 0;
-    int ret;
+    struct needs *n;
+    uint32_t generation;
+    int ret = co_find_depths(c, &n, &generation, err);
 
-    if (!n)
-        return error_set(err, ENOMEM, "out of memory");
-    ret = co_find_depths(c, n, &generation, err);
-    if (!ret && n->nr)
+    if (ret)
+        return ret;
+    if (n->nr)
         ret = co_find_ends(job, n, generation, err);
     if (ret)
         free(n);

@@ -97,8 +97,8 @@ static int co_find_source(struct chain *c, struct remote_opts *ro, const struct 
     if (i >= 0)
         ro->url.lun = found.luns[i].number;
     if (i >= 0 &&
-        (holds_plan(c->rec, &found, (unsigned)i, &ro->url, err) ||
-         (opts->base && co_pull_choose_base(c, &found, (unsigned)i, opts->base, dir, err)) ||
+        ((opts->base && co_pull_choose_base(c, &found, (unsigned)i, opts->base, dir, err)) ||
+         holds_plan(c->rec, &found, (unsigned)i, &ro->url, err) ||
          (opts->keep_layers && keep_plan(c, &found, (unsigned)i, opts, dir, err))))
         i = -err->errnum;
     found_chain_free(&found);
@@ -323,10 +323,23 @@ static int co_build(struct chain *c, const struct pull_opts *opts, bool *created
 
 /* ---- a base, later ----------------------------------------------------------------------- */
 
-static int co_choose_again(struct chain *c, const char *text, struct error *err)
+/* LUN 0 may show another disk by now. */
+static int pick_again(const struct chain_record *rec, const struct found_chain *found, int lun,
+                      struct error *err)
+{
+    for (unsigned i = 0; rec->source_has_cowl && i < found->nr_luns; i++) {
+        if (found->luns[i].number && found->luns[i].has_cowl &&
+            uuid_equal(&found->luns[i].cowl.layer_uuid, &rec->source_layer))
+            return (int)i;
+    }
+    return found_chain_pick(found, lun, err);
+}
+
+/* @found is filled in any case. The LUN of it that was pulled, or -errno. */
+static int co_choose_again(struct chain *c, const char *text, struct found_chain *found,
+                           struct error *err)
 {
     struct remote_opts *ro = co_remote_opts_from_record(c, err);
-    struct found_chain found = {0};
     char dir[PATH_MAX];
     int i;
 
@@ -334,15 +347,27 @@ static int co_choose_again(struct chain *c, const char *text, struct error *err)
         return -err->errnum;
     snprintf(dir, sizeof(dir), "%.*s", (int)(strrchr(c->rec->path, '/') - c->rec->path),
              c->rec->path);
-    i = co_read_source(ro, &found, err);
-    if (!i) {
-        i = found_chain_pick(&found, ro->url.lun, err);
-        if (i >= 0)
-            i = co_pull_choose_base(c, &found, (unsigned)i, text, dir, err);
-        found_chain_free(&found);
-    }
+    i = co_read_source(ro, found, err);
+    if (!i)
+        i = pick_again(c->rec, found, ro->url.lun, err);
+    if (i >= 0 && co_pull_choose_base(c, found, (unsigned)i, text, dir, err))
+        i = -err->errnum;
     free_remote_opts(ro);
     return i;
+}
+
+/* The base is here: the source's, and what is below it there, is needed no more. */
+static void co_give_back_base(struct chain *c, const struct found_chain *found, int pulled)
+{
+    const struct cowl_page *top = &found->luns[pulled].cowl;
+
+    for (unsigned i = 0; c->upper && i < found->nr_luns; i++) {
+        const struct found_lun *l = &found->luns[i];
+
+        if (l->number && l->has_cowl && uuid_equal(&l->cowl.chain_uuid, &top->chain_uuid) &&
+            l->cowl.layer_index + c->rec->base_layers <= top->layer_index)
+            co_chain_give_back(c, l->number);
+    }
 }
 
 static int co_join_base(struct chain *c, struct error *err)
@@ -363,9 +388,10 @@ static int co_join_base(struct chain *c, struct error *err)
 int co_pull_set_base(struct chain *c, const char *text, struct error *err)
 {
     struct chain_record *rec = c->rec;
+    struct found_chain found = {0};
     struct blk_node *upper;
     struct chain_image *base;
-    int ret;
+    int ret, pulled;
 
     if (rec->base_path && !strcmp(text, rec->base_path))
         return 0;
@@ -375,9 +401,11 @@ int co_pull_set_base(struct chain *c, const char *text, struct error *err)
     if (pull_is_raw(rec))
         return error_set(err, EINVAL, "chain '%s' is a raw image, which can't name a base",
                          rec->name);
-    ret = co_choose_again(c, text, err);
+    pulled = co_choose_again(c, text, &found, err);
+    ret = pulled < 0 ? pulled : co_join_base(c, err);
     if (!ret)
-        ret = co_join_base(c, err);
+        co_give_back_base(c, &found, pulled);
+    found_chain_free(&found);
     if (!ret)
         return 0;
     upper = c->upper;

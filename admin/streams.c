@@ -178,7 +178,7 @@ int co_chain_start_stream(struct chain *c, const struct stream_opts *opts, struc
         return error_set(err, EINVAL,
                          "chain '%s' has nothing to stream: all of its data is on this host",
                          c->rec->name);
-    if (!c->base && c->rec->hold_luns.nr > 1)
+    if ((!c->base || c->upper) && c->rec->hold_luns.nr > 1)
         plan.co_passed = co_chain_passed;
     if (c->rec->keep_layers) {
         int ret = co_keep_begin(c, &plan, err);

@@ -22,12 +22,23 @@ struct blk_node *delta_view_new(struct blk_node *layer);
  * The topmost @layers of @source (a disk on another host) over @base: data and zeros that they
  * decide are read from @source, the rest from @base (NULL: zeros). What decides is asked for once
  * and remembered. @generation: of the source's chain, 0 = not known yet; when it is another, or the
- * source does not tell of layers, everything is taken as decided above @base, which reads the same.
- * UPPER_ANY_GENERATION: the count holds, whatever is done to the chain below.
+ * source does not tell of layers, they are counted anew, or everything is taken as decided above
+ * @base, which reads the same. UPPER_ANY_GENERATION: the count holds, whatever is done to the chain
+ * below.
  */
 #define UPPER_ANY_GENERATION UINT32_MAX
 struct blk_node *upper_node_new(struct blk_node *source, unsigned layers, struct blk_node *base,
                                 uint32_t generation);
+/*
+ * Coroutine: how many layers of the source are to be looked into, in its chain of *@generation;
+ * what those below decide must be the base's or be decided above @upper. 0, -EAGAIN and -EHOSTDOWN
+ * for "not now", or another -errno with @err: nobody knows. Without one nobody does.
+ */
+typedef int (*upper_count_fn)(void *opaque, unsigned *layers, uint32_t *generation,
+                              struct error *err);
+void upper_set_count(struct blk_node *upper, upper_count_fn co_count, void *opaque);
+/* The disk on another host; NULL: @node is no such node. */
+struct blk_node *upper_source(const struct blk_node *node);
 
 /* Image view: the bytes of a layer's file node, read-only, size rounded up to 512. */
 struct blk_node *image_view_new(struct blk_node *file);

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "lun-backends/formats.h"
 #include "lun-backends/remote.h"
 #include "lun-backends/stream-int.h"
 #include "util/size.h"
@@ -44,6 +45,7 @@ static int64_t co_ask_layers(struct search *q, uint64_t offset, uint64_t end)
 
     co_blk_head_enter(&s->src);
     source = blk_head_node(&s->src);
+    source = upper_source(source) ? upper_source(source) : source; /* with all of its layers */
     end = MIN_OF(end, source->size_bytes);
     n = co_blk_job_status_walk(source, offset, end - offset, 0, q->ext, MAX_EXTENTS);
     tells = !blk_node_is_remote(source) || remote_tells_layers(source, &generation);

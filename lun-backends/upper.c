@@ -3,9 +3,10 @@
  * The upper layers of a source on another host, as one layer over a base that is here.
  *
  * What the source says of a range is remembered in windows, the least recently used going first; a
- * read asks only what is in none. Invariant: a range counts as left to the base only if the source
- * said so about the chain it had when it was first asked. Its layers may be counted anew after a
- * change, so from then on everything is read from it: slower, and right.
+ * read asks only what is in none; the disk never changes, so it stays true. Invariant: a range
+ * counts as left to the base only if the source said so about the chain whose layers were counted,
+ * by its generation. After a change they are counted anew; where nobody can, everything is read
+ * from the source from then on: slower, and right.
  */
 #define LOG_AREA "remote"
 #include "lun-backends/formats.h"
@@ -22,6 +23,7 @@
 
 #define MAX_WINDOWS 64
 #define MAX_EXTENTS 4000
+#define MAX_COUNTS  4 /* a chain that changes all the time is asked again later */
 
 struct window {
     struct blk_extent *ext; /* contiguous, ascending; NULL: free */
@@ -33,7 +35,11 @@ struct upper {
     struct blk_node node;
     unsigned layers;
     uint32_t generation;
-    bool changed; /* the source's chain is another one now */
+    bool changed; /* the source's chain is another one now, and its layers can't be counted */
+    upper_count_fn co_count;
+    void *opaque;
+    bool counting;
+    struct co_queue counted;
     uint64_t uses;
     struct window windows[MAX_WINDOWS];
 };
@@ -104,42 +110,88 @@ static void forget_windows(struct upper *u)
     memset(u->windows, 0, sizeof(u->windows));
 }
 
-static bool check_generation(struct upper *u)
-{
-    const struct blk_node *source = u->node.file.child;
-    uint32_t now;
-
-    if (!blk_node_is_remote(source) || !remote_tells_layers(source, &now) || !now)
-        return !u->changed;
-    if (!u->generation)
-        u->generation = now;
-    if (u->generation != UPPER_ANY_GENERATION && u->generation != now && !u->changed) {
-        u->changed = true;
-        forget_windows(u);
-        log_warn("%s: its chain has changed: what is copied can't be told by layers any more",
-                 u->node.file.child->filename);
-    }
-    return !u->changed;
-}
-
 /* ---- what the source says ------------------------------------------------------------ */
 
+/* Of the answer just heard; 0: the source doesn't tell. */
+static uint32_t generation_heard(const struct upper *u)
+{
+    const struct blk_node *source = u->node.file.child;
+    uint32_t heard;
+
+    return blk_node_is_remote(source) && remote_tells_layers(source, &heard) ? heard : 0;
+}
+
+static void give_up_counting(struct upper *u, const struct error *err)
+{
+    u->changed = true;
+    forget_windows(u);
+    log_warn("%s: its chain has changed: what is copied can't be told by layers any more%s%s",
+             u->node.file.child->filename, *err->msg ? ": " : "", err->msg);
+}
+
+/* The source's chain is not the one whose layers were counted. 0: ask again. */
+static int co_count_anew(struct upper *u)
+{
+    struct error err = ERROR_INIT;
+    unsigned layers;
+    uint32_t generation;
+    int ret = -ENOTSUP;
+
+    if (u->counting) {
+        co_queue_wait(&u->counted);
+        return 0;
+    }
+    u->counting = true;
+    if (u->co_count)
+        ret = u->co_count(u->opaque, &layers, &generation, &err);
+    u->counting = false;
+    if (!ret) {
+        u->layers = layers;
+        u->generation = generation;
+        log_info("%s: its chain has changed: %u of its layers are still needed",
+                 u->node.file.child->filename, layers);
+    } else if (ret != -EAGAIN && ret != -EHOSTDOWN && !u->changed) {
+        give_up_counting(u, &err);
+        ret = 0;
+    }
+    co_queue_wake_all(&u->counted);
+    return ret;
+}
+
+/* 1: @ext is to be trusted; 0: ask again. */
+static int co_judge_answer(struct upper *u, uint32_t asked_of)
+{
+    uint32_t heard = generation_heard(u);
+
+    if (!u->generation)
+        u->generation = asked_of = heard;
+    if (!heard || asked_of == UPPER_ANY_GENERATION || asked_of == heard)
+        return 1;
+    return co_count_anew(u);
+}
+
+/* Makes a window for @pos, unless u->changed. -EAGAIN, -EHOSTDOWN: not now. */
 static int co_ask(struct upper *u, uint64_t pos)
 {
     struct blk_node *source = u->node.file.child;
     struct blk_extent *ext = calloc(MAX_EXTENTS, sizeof(*ext));
-    int n;
+    int n, ret = ext ? 0 : -ENOMEM;
 
-    if (!ext)
-        return -ENOMEM;
-    n = source->drv->co_status_many(source, pos, source->size_bytes - pos, u->layers, ext,
-                                    MAX_EXTENTS);
-    if (n > 0 && check_generation(u)) {
-        add_window(u, ext, (unsigned)n);
-        return 0;
+    for (unsigned i = 0; !ret && !u->changed; i++) {
+        uint32_t asked_of = u->generation;
+
+        n = source->drv->co_status_many(source, pos, source->size_bytes - pos, u->layers, ext,
+                                        MAX_EXTENTS);
+        ret = n > 0 ? co_judge_answer(u, asked_of) : n;
+        if (ret > 0) {
+            add_window(u, ext, (unsigned)n);
+            return 0;
+        }
+        if (!ret && i == MAX_COUNTS)
+            ret = -EAGAIN;
     }
     free(ext);
-    return MIN_OF(n, 0);
+    return ret;
 }
 
 static int co_upper_status(struct blk_node *node, uint64_t offset, uint64_t bytes, unsigned deepest,
@@ -209,6 +261,10 @@ static int co_read(struct upper *u, struct blk_req *req)
 
     while (pos < end && !ret) {
         ret = co_upper_status(&u->node, pos, end - pos, 0, &ext, 1);
+        if (ret == -EAGAIN) { /* it can't tell now, but it has all of it */
+            ext = (struct blk_extent){pos, end - pos, BLK_ST_DATA, 0, false};
+            ret = 0;
+        }
         if (ret < 0)
             break;
         if ((pos + ext.length_bytes) % align && pos + ext.length_bytes < end) {
@@ -290,6 +346,7 @@ struct blk_node *upper_node_new(struct blk_node *source, unsigned layers, struct
     u = to_upper(node);
     u->layers = layers;
     u->generation = generation;
+    co_queue_init(&u->counted);
     node->size_bytes = source->size_bytes;
     node->limits.align_bytes =
         MAX_OF(source->limits.align_bytes, base ? base->limits.align_bytes : 1);
@@ -299,4 +356,15 @@ struct blk_node *upper_node_new(struct blk_node *source, unsigned layers, struct
     blk_set_file(node, source);
     blk_set_backing(node, base);
     return node;
+}
+
+void upper_set_count(struct blk_node *upper, upper_count_fn co_count, void *opaque)
+{
+    to_upper(upper)->co_count = co_count;
+    to_upper(upper)->opaque = opaque;
+}
+
+struct blk_node *upper_source(const struct blk_node *node)
+{
+    return node->drv == &upper_driver ? node->file.child : NULL;
 }

@@ -66,6 +66,7 @@ UNIT_TESTS += \
 	tests/unit/test-text \
 	tests/unit/test-throttle-bucket \
 	tests/unit/test-throttle \
+	tests/unit/test-upper \
 	tests/unit/test-utf8 \
 	tests/unit/test-util \
 	tests/unit/test-vpd
@@ -250,6 +251,9 @@ tests_unit_test_throttle_bucket_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_throttle_SOURCES = tests/unit/test-throttle.c tests/unit/mem-node.c tests/unit/mem-node.h
 tests_unit_test_throttle_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_upper_SOURCES = tests/unit/test-upper.c tests/unit/mem-node.c tests/unit/mem-node.h
+tests_unit_test_upper_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_utf8_SOURCES = tests/unit/test-utf8.c
 tests_unit_test_utf8_LDADD = $(CTEST_LIBS) $(UTIL_LIBS)
