@@ -351,7 +351,9 @@ int co_accounts_remove(struct accounts *all, const struct account_key *key, stru
         else
             free_account(a);
     } else {
-        ret = error_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT, "there is no such account");
+        ret =
+            error_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT,
+                            "there is no such account; cowtgt account list shows those there are");
     }
     co_mutex_unlock(&all->changing);
     return ret;

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -15,6 +16,7 @@
 #include "util/log.h"
 
 static int ready_fd = -1;
+static int starter_fd = -1; /* standard error of whoever starts us, until we are ready */
 static char *log_file;
 
 /* One byte means ready; an end of file without one, that the child has failed and said why. */
@@ -62,26 +64,44 @@ static int point_output_at(const char *path)
     return 0;
 }
 
-int background_ready(const char *log_path)
+int background_log_to(const char *path)
 {
     int fd, ret;
 
-    log_file = strdup(log_path);
+    log_file = strdup(path);
     if (!log_file)
         return -ENOMEM;
+    starter_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
     fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (fd >= 0) {
         dup2(fd, STDIN_FILENO);
         close(fd);
     }
-    ret = point_output_at(log_path);
+    ret = point_output_at(path);
+    if (ret && starter_fd >= 0)
+        close(starter_fd);
     if (ret)
-        return ret;
+        starter_fd = -1;
+    return ret;
+}
+
+void background_complain(const char *what)
+{
+    fprintf(stderr, "cowtgtd: %s\n", what);
+    if (starter_fd >= 0)
+        dprintf(starter_fd, "cowtgtd: %s\n", what);
+}
+
+void background_ready(void)
+{
+    if (ready_fd < 0)
+        return;
     if (write(ready_fd, "r", 1) < 0)
         log_notice("whoever started the daemon did not wait for it");
     close(ready_fd);
-    ready_fd = -1;
-    return 0;
+    if (starter_fd >= 0)
+        close(starter_fd);
+    ready_fd = starter_fd = -1;
 }
 
 void background_reopen_log(void)

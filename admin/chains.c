@@ -28,7 +28,8 @@ struct chain *chain_lookup(struct daemon *d, const char *name, struct error *err
     struct chain *c = chain_find(d, name);
 
     if (!c)
-        error_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT, "no chain is named '%s'", name);
+        error_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT,
+                        "no chain is named '%s'; cowtgt chain list shows those there are", name);
     return c;
 }
 
@@ -44,7 +45,9 @@ struct chain *chain_lookup_device(struct daemon *d, const char *device, struct e
                 return c;
         }
     }
-    error_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT, "no chain or node is named '%s'", device);
+    error_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT,
+                    "no chain or node is named '%s'; cowtgt chain list shows those there are",
+                    device);
     return NULL;
 }
 
@@ -254,7 +257,7 @@ void co_chains_reopen(struct daemon *d)
         rec = c->rec;
         any = true;
         if (!co_open_again(c, &c->failure)) {
-            log_notice("chain %s: served again as %s", rec->name, rec->target);
+            log_info("chain %s: served again as %s", rec->name, rec->target);
             continue;
         }
         log_err("chain %s: not served: %s", rec->name, c->failure.msg);

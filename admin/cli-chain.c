@@ -211,8 +211,11 @@ static void put_warnings(const json_t *chain)
     const json_t *w;
     size_t i;
 
-    json_array_foreach (json_object_get(chain, "warnings"), i, w)
-        fprintf(stderr, "cowtgt: warning: %s\n", json_string_value(w));
+    json_array_foreach (json_object_get(chain, "warnings"), i, w) {
+        fputs("cowtgt: warning: ", stderr);
+        cli_put_to(stderr, json_string_value(w));
+        fputc('\n', stderr);
+    }
 }
 
 int cli_run_chain_export(struct cli *cli, const struct cli_cmd *cmd, json_t *args)

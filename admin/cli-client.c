@@ -148,6 +148,18 @@ static int negotiate(struct qmp_client *c, struct error *err)
     return ret;
 }
 
+static void not_connected(const char *path, int errnum, struct error *err)
+{
+    if (errnum == EACCES || errnum == EPERM)
+        error_set(err, errnum,
+                  "%s: %s: it is for root and the user who runs that daemon; name another with -c",
+                  path, strerror(errnum));
+    else
+        error_set(err, errnum,
+                  "no daemon answers on %s (%s): start cowtgtd, or name its control socket with -c",
+                  path, strerror(errnum));
+}
+
 int qmp_client_connect(const char *path, struct qmp_client **out, struct error *err)
 {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
@@ -164,9 +176,7 @@ int qmp_client_connect(const char *path, struct qmp_client **out, struct error *
     c->events = json_array();
     c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (c->fd < 0 || connect(c->fd, (const struct sockaddr *)&sa, sizeof(sa)))
-        error_set(err, errno,
-                  "no daemon answers on %s (%s): start cowtgtd, or name its control socket with -c",
-                  path, strerror(errno));
+        not_connected(path, errno, err);
     else if (!negotiate(c, err)) {
         *out = c;
         return 0;

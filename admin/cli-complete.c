@@ -246,10 +246,11 @@ static void complete_command(struct typed *t, const char *noun, char **words, in
 int cli_complete(int argc, char **argv)
 {
     char default_socket[PATH_MAX];
+    struct error err = ERROR_INIT;
     struct typed t = {.socket = default_socket, .cur = argc ? argv[argc - 1] : ""};
     int i = 0;
 
-    if (path_default_socket(default_socket, sizeof(default_socket)))
+    if (path_default_socket(default_socket, sizeof(default_socket), &err))
         t.socket = "";
     while (i < argc - 1 && *argv[i] == '-') {
         bool control = !strcmp(argv[i], "-c") || !strcmp(argv[i], "--control");

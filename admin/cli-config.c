@@ -114,7 +114,10 @@ static json_t *read_config(const char *path)
     struct error err = ERROR_INIT;
 
     if (!wanted) {
-        cli_fail("%s: line %d: %s", path, jerr.line, jerr.text);
+        if (jerr.line < 0)
+            cli_fail("%s", jerr.text); /* it could not be opened, and says so with its name */
+        else
+            cli_fail("%s: line %d: %s", path, jerr.line, jerr.text);
     } else if (config_check(wanted, &err)) {
         cli_fail("%s: %s", path, err.msg);
         json_decref(wanted);

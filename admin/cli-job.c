@@ -84,68 +84,51 @@ int cli_run_job_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
     return status;
 }
 
-/* How the last job of this name ended; a new reference, NULL if none is remembered. */
-static json_t *ask_ended(struct cli *cli, const char *id)
-{
-    json_t *history, *found = NULL;
-
-    if (cli_ask(cli, "query-job-history", NULL, &history))
-        return NULL;
-    for (size_t i = json_array_size(history); i-- > 0 && !found;) {
-        json_t *entry = json_array_get(history, i);
-
-        if (!strcmp(cli_str(entry, "device"), id))
-            found = json_incref(entry);
-    }
-    json_decref(history);
-    return found;
-}
-
 /* A running job; *job NULL if there is none of this name. */
 static int ask_job(struct cli *cli, const char *id, json_t **job)
 {
-    json_t *list;
-    int status = cli_ask(cli, "query-block-jobs", NULL, &list);
+    json_t *args = json_pack("{s:s}", "device", id), *list;
+    int status = cli_ask(cli, "query-block-jobs", args, &list);
 
-    *job = json_incref(cli_find(list, "device", id));
+    *job = json_incref(json_array_get(list, 0));
     json_decref(list);
+    json_decref(args);
     return status;
 }
 
-/* Says how a job ended: 0 if well. Takes the reference. */
-static int report_end(struct cli *cli, const char *id, json_t *ended)
+/* Says how the last job of this name ended: 0 if well. */
+static int report_end(struct cli *cli, const char *id)
 {
+    json_t *args = json_pack("{s:s}", "device", id), *list;
+    int status = cli_ask_last(cli, "query-job-history", args, &list);
+    const json_t *ended = json_array_get(list, 0);
     const char *result = cli_str(ended, "result");
-    int status = CLI_OK;
 
-    if (!ended)
-        return cli_fail("no job is named '%s'", id);
-    if (cli->json) {
-        json_dumpf(ended, stdout, 0);
-        putchar('\n');
-    } else if (strcmp(result, "failed")) {
-        printf("%s: %s\n", id, result);
-    }
-    if (!strcmp(result, "failed"))
+    if (ended && !strcmp(result, "failed"))
         status = cli_fail("job '%s' failed: %s", id, cli_str(ended, "error"));
-    json_decref(ended);
+    else if (ended && !cli->json)
+        printf("%s: %s\n", id, result);
+    json_decref(list);
+    json_decref(args);
     return status;
 }
 
 int cli_run_job_show(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
 {
     const char *id = cli_str(args, "device");
-    json_t *job;
+    json_t *job, *reply;
     int status = ask_job(cli, id, &job);
 
     (void)cmd;
     if (status)
         return status;
     if (!job)
-        return report_end(cli, id, ask_ended(cli, id));
+        return report_end(cli, id);
     if (cli->json) {
-        json_dumpf(job, stdout, 0);
+        reply = json_pack("{s:[O]}", "return", job); /* as it came */
+        json_dumpf(reply, stdout, 0);
         putchar('\n');
+        json_decref(reply);
     } else {
         put_job(job);
     }
@@ -272,7 +255,7 @@ static int wait_for_end(struct cli *cli, const char *id)
     if (status)
         return status;
     json_decref(job);
-    return report_end(cli, id, ask_ended(cli, id));
+    return report_end(cli, id);
 }
 
 int cli_run_job_wait(struct cli *cli, const struct cli_cmd *cmd, json_t *args)

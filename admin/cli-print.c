@@ -6,14 +6,19 @@
 
 #include "util/size.h"
 
-void cli_put(const char *text)
+void cli_put_to(FILE *f, const char *text)
 {
     for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
         if (*p < 0x20 || *p == 0x7f || (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0))
-            printf("\\x%02x", *p); /* C0, DEL, and the first byte of UTF-8's C1 */
+            fprintf(f, "\\x%02x", *p); /* C0, DEL, and the first byte of UTF-8's C1 */
         else
-            putchar(*p);
+            fputc(*p, f);
     }
+}
+
+void cli_put(const char *text)
+{
+    cli_put_to(stdout, text);
 }
 
 void cli_put_size(long long bytes)

@@ -16,6 +16,7 @@ struct qmp_client;
 
 struct cli {
     bool json;
+    const struct cli_cmd *cmd; /* what is run */
     struct qmp_client *qmp;
 };
 
@@ -69,16 +70,20 @@ void cli_dump_commands(void);
 /* The words that can stand for the last of @argv, which may be empty; a line each. */
 int cli_complete(int argc, char **argv);
 
-/* Executes; the return value is in *ret, a new reference. Prints errors. */
+/* Executes; the return value is in *ret, a new reference. Prints errors, with --json as a reply. */
 int cli_ask(struct cli *cli, const char *name, json_t *args, json_t **ret);
 /* The same for what the user asked for: with --json the reply is printed and *ret is NULL, the
  * caller has nothing left to show. */
 int cli_execute(struct cli *cli, const char *name, json_t *args, json_t **ret);
+/* The last question of a command that asks several: with --json the reply is printed. */
+int cli_ask_last(struct cli *cli, const char *name, json_t *args, json_t **ret);
+/* One line on standard error, what others have named escaped in it; returns CLI_FAILED. */
 int cli_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* ---- showing things ---------------------------------------------------------------------- */
 /* Prints what others have named: control characters escaped. */
 void cli_put(const char *text);
+void cli_put_to(FILE *f, const char *text);
 void cli_put_size(long long bytes);
 /* The array element whose @key is @value, borrowed; NULL. */
 json_t *cli_find(const json_t *list, const char *key, const char *value);

@@ -401,7 +401,9 @@ static json_t *run_portal_remove(struct daemon *d, const json_t *args, struct er
     char name[64];
 
     if (!open) {
-        error_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT, "there is no portal \"%.80s\"", text);
+        error_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT,
+                        "there is no portal \"%.80s\"; cowtgt portal list shows those there are",
+                        text);
         return NULL;
     }
     snprintf(name, sizeof(name), "%s", open);

@@ -193,14 +193,17 @@ static void put_rate(json_t *j, struct job *job)
 
 static json_t *run_query_block_jobs(struct daemon *d, const json_t *args, struct error *err)
 {
+    const char *device = arg_string(args, "device");
     json_t *list = json_array();
 
     (void)d;
-    (void)args;
     (void)err;
     for (const struct job *job = job_first(); job; job = job_next((struct job *)job)) {
-        json_t *j =
-            json_pack("{s:s, s:s, s:I, s:I, s:b, s:b, s:I, s:s, s:b, s:s, s:b, s:b}", "type",
+        json_t *j;
+
+        if (device && strcmp(device, job->id))
+            continue;
+        j = json_pack("{s:s, s:s, s:I, s:I, s:b, s:b, s:I, s:s, s:b, s:s, s:b, s:b}", "type",
                       job->drv->type, "device", job->id, "len", (json_int_t)job->len, "offset",
                       (json_int_t)job->offset, "busy", job->busy, "paused", job->user_paused,
                       "speed", (json_int_t)job->speed, "io-status", io_status(job), "ready",
@@ -216,15 +219,30 @@ static json_t *run_query_block_jobs(struct daemon *d, const json_t *args, struct
     return list;
 }
 
+/* Of one name: how its last job ended, in a list of one. */
 static json_t *run_query_job_history(struct daemon *d, const json_t *args, struct error *err)
 {
-    (void)args;
-    (void)err;
-    return json_copy(d->job_history);
+    const char *device = arg_string(args, "device");
+
+    if (!device)
+        return json_copy(d->job_history);
+    for (size_t i = json_array_size(d->job_history); i-- > 0;) {
+        json_t *entry = json_array_get(d->job_history, i);
+
+        if (!strcmp(json_string_value(json_object_get(entry, "device")), device))
+            return json_pack("[O]", entry);
+    }
+    error_set_class(err, ERR_DEVICE_NOT_ACTIVE, ENOENT, "no job is named '%s'", device);
+    return NULL;
 }
 
 static const struct cmd_arg device_args[] = {
     {.name = "device", .type = ARG_STRING},
+    {.name = NULL},
+};
+
+static const struct cmd_arg maybe_device_args[] = {
+    {.name = "device", .type = ARG_STRING, .optional = true},
     {.name = NULL},
 };
 
@@ -269,7 +287,9 @@ const struct command job_commands[] = {
     {"job-finalize", "finalizes a job that is pending", id_args, run_finalize},
     {"job-dismiss", "forgets a concluded job", id_args, run_dismiss},
     {"query-jobs", "all jobs", NULL, run_query_jobs},
-    {"query-block-jobs", "all jobs, as block jobs", NULL, run_query_block_jobs},
-    {"query-job-history", "how the last jobs ended, oldest first", NULL, run_query_job_history},
+    {"query-block-jobs", "all jobs, or one, as block jobs", maybe_device_args,
+     run_query_block_jobs},
+    {"query-job-history", "how the last jobs ended, oldest first; or the last of a name",
+     maybe_device_args, run_query_job_history},
     {NULL, NULL, NULL, NULL},
 };

@@ -71,7 +71,9 @@ static json_t *run_session_close(struct daemon *d, const json_t *args, struct er
     (void)d;
     if (!session_close(id, arg_bool(args, "logout", false), err))
         return json_object();
-    error_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT, "no session has the id %" PRIu64, id);
+    error_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT,
+                    "no session has the id %" PRIu64 "; cowtgt session list shows those there are",
+                    id);
     return NULL;
 }
 

@@ -13,13 +13,17 @@
 
 int cli_fail(const char *fmt, ...)
 {
+    char *text = NULL;
     va_list ap;
 
-    fputs("cowtgt: ", stderr);
     va_start(ap, fmt);
-    vfprintf(stderr, fmt, ap);
+    if (vasprintf(&text, fmt, ap) < 0)
+        text = NULL;
     va_end(ap);
+    fputs("cowtgt: ", stderr);
+    cli_put_to(stderr, text ? text : "out of memory");
     fputc('\n', stderr);
+    free(text);
     return CLI_FAILED;
 }
 
@@ -43,15 +47,28 @@ static int call(struct cli *cli, const char *name, json_t *args, json_t **reply)
     return ret ? cli_fail("%s", err.msg) : CLI_OK;
 }
 
-static int take_reply(json_t *reply, json_t **ret)
+/* What QEMU's sentence about a job leaves out. */
+static const char *way_out(const struct cli *cli, const json_t *error)
+{
+    bool no_job = !strcmp(cli_str(error, "class"), "DeviceNotActive");
+
+    return no_job && !strcmp(cli->cmd->noun, "job") ? "; cowtgt job list shows those there are"
+                                                    : "";
+}
+
+static int take_reply(const struct cli *cli, json_t *reply, bool print, json_t **ret)
 {
     const json_t *error = json_object_get(reply, "error");
 
+    if (print) {
+        json_dumpf(reply, stdout, 0);
+        putchar('\n');
+    }
     *ret = error ? NULL : json_incref(json_object_get(reply, "return"));
-    return error ? cli_fail("%s", cli_str(error, "desc")) : CLI_OK;
+    return error ? cli_fail("%s%s", cli_str(error, "desc"), way_out(cli, error)) : CLI_OK;
 }
 
-int cli_ask(struct cli *cli, const char *name, json_t *args, json_t **ret)
+static int ask(struct cli *cli, const char *name, json_t *args, bool print_good, json_t **ret)
 {
     json_t *reply = NULL;
     int status = call(cli, name, args, &reply);
@@ -59,25 +76,26 @@ int cli_ask(struct cli *cli, const char *name, json_t *args, json_t **ret)
     *ret = NULL;
     if (status)
         return status;
-    status = take_reply(reply, ret);
+    status =
+        take_reply(cli, reply, cli->json && (print_good || json_object_get(reply, "error")), ret);
     json_decref(reply);
     return status;
 }
 
+int cli_ask(struct cli *cli, const char *name, json_t *args, json_t **ret)
+{
+    return ask(cli, name, args, false, ret);
+}
+
+int cli_ask_last(struct cli *cli, const char *name, json_t *args, json_t **ret)
+{
+    return ask(cli, name, args, true, ret);
+}
+
 int cli_execute(struct cli *cli, const char *name, json_t *args, json_t **ret)
 {
-    json_t *reply = NULL;
-    int status = call(cli, name, args, &reply);
+    int status = ask(cli, name, args, true, ret);
 
-    *ret = NULL;
-    if (status)
-        return status;
-    if (cli->json) {
-        json_dumpf(reply, stdout, 0);
-        putchar('\n');
-    }
-    status = take_reply(reply, ret);
-    json_decref(reply);
     if (cli->json) {
         json_decref(*ret);
         *ret = NULL;
@@ -118,7 +136,10 @@ static int unknown_command(int argc, char **argv)
     }
     if (!n)
         return usage("unknown command: ", argv[0]);
-    fprintf(stderr, "cowtgt: %s %s: known verbs are%s\n", argv[0], argc > 1 ? argv[1] : "", verbs);
+    if (argc > 1)
+        fprintf(stderr, "cowtgt: %s has no %s; it has%s\n", argv[0], argv[1], verbs);
+    else
+        fprintf(stderr, "cowtgt: %s what? One of%s\n", argv[0], verbs);
     return CLI_USAGE;
 }
 
@@ -156,6 +177,16 @@ static int usage_status(const struct cli_cmd *cmd)
     return works_on_files(cmd) && !strcmp(cmd->verb, "check") ? CLI_FAILED : CLI_USAGE;
 }
 
+/* @socket NULL: the default one. */
+static int connect_daemon(struct cli *cli, const char *socket, struct error *err)
+{
+    char default_socket[PATH_MAX];
+
+    if (!socket && path_default_socket(default_socket, sizeof(default_socket), err))
+        return -err->errnum;
+    return qmp_client_connect(socket ? socket : default_socket, &cli->qmp, err);
+}
+
 /* Nobody to ask: for a monitor that is as bad as it gets. */
 static int no_daemon(const struct cli_cmd *cmd, const struct error *err)
 {
@@ -183,10 +214,11 @@ static int run_command(struct cli *cli, const char *socket, int argc, char **arg
         cli_print_usage(cmd, stderr);
         return usage_status(cmd);
     }
-    if (needs_daemon(cmd) && qmp_client_connect(socket, &cli->qmp, &err)) {
+    if (needs_daemon(cmd) && connect_daemon(cli, socket, &err)) {
         json_decref(args);
         return no_daemon(cmd, &err);
     }
+    cli->cmd = cmd;
     status = cmd->run(cli, cmd, args);
     json_decref(args);
     if (cli->qmp)
@@ -198,13 +230,9 @@ static int run_command(struct cli *cli, const char *socket, int argc, char **arg
 
 int main(int argc, char **argv)
 {
-    char default_socket[PATH_MAX];
-    const char *socket = default_socket;
+    const char *socket = NULL;
     struct cli cli = {0};
     int i;
-
-    if (path_default_socket(default_socket, sizeof(default_socket)))
-        return cli_fail("the default control socket's name is too long: give one with -c");
     for (i = 1; i < argc && argv[i][0] == '-'; i++) {
         if (!strcmp(argv[i], "-c") || !strcmp(argv[i], "--control")) {
             if (++i == argc)

@@ -101,7 +101,7 @@ static void die_usage(const char *what, const char *arg)
 
 static void die(const char *what)
 {
-    fprintf(stderr, "cowtgtd: %s\n", what);
+    background_complain(what);
     exit(1);
 }
 
@@ -116,9 +116,6 @@ static void parse_options(int argc, char **argv, struct options *o)
     struct error err = ERROR_INIT;
     int c;
 
-    if (path_default_socket(o->socket, sizeof(o->socket)) ||
-        path_default_state_dir(o->state_dir, sizeof(o->state_dir)))
-        die("the default places have too long names: give -c and -s");
     while ((c = getopt_long(argc, argv, "fp:c:s:l:hV", long_options, NULL)) != -1) {
         switch (c) {
         case 'f':
@@ -165,6 +162,10 @@ static void parse_options(int argc, char **argv, struct options *o)
         die_usage("unexpected argument: ", argv[optind]);
     if (o->isns_domains && !o->isns)
         die_usage("--isns-domains goes with --isns", NULL);
+    if (!*o->socket && path_default_socket(o->socket, sizeof(o->socket), &err))
+        die(err.msg);
+    if (!*o->state_dir && path_default_state_dir(o->state_dir, sizeof(o->state_dir), &err))
+        die(err.msg);
 }
 
 /* ---- the end -------------------------------------------------------------------------------- */
@@ -283,20 +284,14 @@ static int co_open_all(struct error *err)
     return control_open(m.opts.socket, &ops, d, &d->control, err);
 }
 
-static int tell_ready(struct error *err)
+static void tell_ready(void)
 {
-    char path[PATH_MAX + 16], text[64];
-    int ret = 0;
+    char text[64];
 
-    snprintf(path, sizeof(path), "%s/cowtgtd.log", m.opts.state_dir);
-    if (!m.opts.foreground)
-        ret = background_ready(path);
-    if (ret)
-        return error_set(err, -ret, "log file %s: %s", path, strerror(-ret));
+    background_ready();
     snprintf(text, sizeof(text), "READY=1\nMAINPID=%d", (int)getpid());
     service_notify(text);
     log_notice("ready: control socket %s", m.opts.socket);
-    return 0;
 }
 
 static void co_start(void *arg)
@@ -304,10 +299,12 @@ static void co_start(void *arg)
     struct error err = ERROR_INIT;
 
     (void)arg;
-    if (co_open_all(&err) || tell_ready(&err)) {
-        fprintf(stderr, "cowtgtd: %s\n", err.msg);
+    if (co_open_all(&err)) {
+        background_complain(err.msg);
         m.exit_status = 1;
         stop_for(&m.d, "host-error");
+    } else {
+        tell_ready();
     }
     m.started = true;
     if (m.stop_asked)
@@ -324,6 +321,20 @@ static void watch_signals(void)
     ev_signal_start(loop_ev(), &m.sighup);
 }
 
+/* In the background the log goes into the state directory, as soon as that is ours. */
+static void take_log_file(void)
+{
+    char path[PATH_MAX + 16], text[PATH_MAX + 128];
+    int ret;
+
+    snprintf(path, sizeof(path), "%s/cowtgtd.log", m.opts.state_dir);
+    ret = m.opts.foreground ? 0 : background_log_to(path);
+    if (!ret)
+        return;
+    snprintf(text, sizeof(text), "log file %s: %s", path, strerror(-ret));
+    die(text);
+}
+
 static void init_rooms(void)
 {
     struct error err = ERROR_INIT;
@@ -338,6 +349,7 @@ static void init_rooms(void)
         die(err.msg);
     if (make_socket_dir(m.opts.socket, &err) || state_open(m.opts.state_dir, &m.d.state, &err))
         die(err.msg);
+    take_log_file();
     if (accounts_open(m.d.state->dir, &m.d.accounts, &err) ||
         accounts_apply(m.d.accounts, NULL, NULL, false, &err))
         die(err.msg);

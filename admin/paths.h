@@ -6,10 +6,13 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-/* /run/cowtgt/control.sock, or under $XDG_RUNTIME_DIR when not root; -ENAMETOOLONG. */
-int path_default_socket(char *out, size_t len);
-/* /var/lib/cowtgt, or under $XDG_STATE_HOME (~/.local/state) when not root. */
-int path_default_state_dir(char *out, size_t len);
+#include "util/error.h"
+
+/* /run/cowtgt/control.sock, or under $XDG_RUNTIME_DIR when not root; without that in
+ * /tmp/cowtgt-UID, which must be our own. 0 or -errno with @err. */
+int path_default_socket(char *out, size_t len, struct error *err);
+/* /var/lib/cowtgt, or under $XDG_STATE_HOME (~/.local/state) when not root; the same. */
+int path_default_state_dir(char *out, size_t len, struct error *err);
 /* mkdir -p; new directories get @mode. 0 or -1 with errno. Blocks. */
 int path_make_dirs(const char *path, mode_t mode);
 /* 0 or -errno. Blocks. */

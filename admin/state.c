@@ -330,7 +330,8 @@ static int lock_dir(struct state *s, struct error *err)
         return error_set(err, ENAMETOOLONG, "state directory %s: the name is too long", s->dir);
     s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (s->lock_fd < 0)
-        return error_set(err, errno, "can't open %s: %s", path, strerror(errno));
+        return error_set(err, errno, "can't open %s: %s; another state directory is given with -s",
+                         path, strerror(errno));
     if (take_lock(s->lock_fd)) {
         if (errno == EWOULDBLOCK)
             return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,

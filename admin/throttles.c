@@ -296,7 +296,9 @@ static struct chain *lookup_numbered(struct daemon *d, const char *device, const
         c = chain_find(d, name);
     }
     if (!c || !has_lun(c, number)) {
-        error_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT, "no chain has the LUN '%.80s'", device);
+        error_set_class(
+            err, ERR_DEVICE_NOT_FOUND, ENOENT,
+            "no chain has the LUN '%.80s'; cowtgt chain show NAME shows those there are", device);
         return NULL;
     }
     *lun = (uint16_t)number;

@@ -265,11 +265,13 @@ int co_iscsi_connect(const struct iscsi_conn_opts *opts, struct iscsi_conn **con
     if (!ret && c->state == CONN_DOWN)
         ret = error_set(err, EHOSTDOWN, "%s", c->why);
     if (ret) {
+        bool v6 = strchr(opts->host, ':') != NULL;
+
         *conn = NULL;
         iscsi_conn_abandon(c);
-        return error_prefix(err, "can't log in to %s at %s:%u",
-                            opts->target ? opts->target : "the discovery session", opts->host,
-                            opts->port);
+        return error_prefix(err, "can't log in to %s at %s%s%s:%u",
+                            opts->target ? opts->target : "the discovery session", v6 ? "[" : "",
+                            opts->host, v6 ? "]" : "", opts->port);
     }
     c->state = CONN_UP;
     c->was_up = true;

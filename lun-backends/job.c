@@ -34,6 +34,7 @@ const char *const job_on_error_names[] = {
     [JOB_ERR_IGNORE] = "ignore",
     [JOB_ERR_STOP] = "stop",
     [JOB_ERR_ENOSPC] = "enospc",
+    [JOB_ERR_AUTO] = "auto", /* as enospc: QEMU's jobs have nothing else to go by either */
     NULL,
 };
 
@@ -448,7 +449,8 @@ bool co_job_throttle(struct job *job, uint64_t bytes)
 bool co_job_handle_error(struct job *job, int error, bool is_write)
 {
     bool no_space = error == ENOSPC || error == EDQUOT;
-    bool stop = job->on_error == JOB_ERR_STOP || (job->on_error == JOB_ERR_ENOSPC && no_space);
+    bool at_no_space = job->on_error == JOB_ERR_ENOSPC || job->on_error == JOB_ERR_AUTO;
+    bool stop = job->on_error == JOB_ERR_STOP || (at_no_space && no_space);
 
     if (stop)
         job->user_paused = job->io_error = true;

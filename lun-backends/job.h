@@ -27,7 +27,7 @@ enum job_status { /* QMP JobStatus, in its order */
 };
 const char *job_status_name(enum job_status s); /* "created", "running", ... */
 
-enum job_on_error { JOB_ERR_REPORT, JOB_ERR_IGNORE, JOB_ERR_STOP, JOB_ERR_ENOSPC };
+enum job_on_error { JOB_ERR_REPORT, JOB_ERR_IGNORE, JOB_ERR_STOP, JOB_ERR_ENOSPC, JOB_ERR_AUTO };
 /* QMP's BlockdevOnError by enum job_on_error; NULL at the end. */
 extern const char *const job_on_error_names[];
 /* @fallback where @name is NULL or none of them. */

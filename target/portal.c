@@ -374,6 +374,20 @@ static int take_options(struct portal *p, const char *text, struct error *err)
     return 0;
 }
 
+static const char *no_listening_hint(int rc)
+{
+    switch (-rc) {
+    case EADDRINUSE:
+        return "; take another port, or end what listens there";
+    case EADDRNOTAVAIL:
+        return ", it is none of this host's";
+    case EACCES:
+        return "; ports below 1024 are for root";
+    default:
+        return "";
+    }
+}
+
 static int open_portal(struct portal *p, const char *text, struct error *err)
 {
     char address[PORTAL_TEXT_MAX + 1], host[INET6_ADDRSTRLEN + 2];
@@ -388,7 +402,8 @@ static int open_portal(struct portal *p, const char *text, struct error *err)
         return error_set(err, ENOSPC, "no more than %d portals", PORTAL_MAX - 1);
     rc = open_socket(p);
     if (rc)
-        return error_set(err, -rc, "listening on %s: %s", address, strerror(-rc));
+        return error_set(err, -rc, "listening on %s: %s%s", address, strerror(-rc),
+                         no_listening_hint(rc));
     host_of(&p->addr, host);
     snprintf(p->name, sizeof(p->name), "%s:%u", host, port_of(&p->addr));
     return take_options(p, text + len, err);
@@ -448,8 +463,9 @@ int portal_close(const char *text, struct error *err)
     struct portal *p = find_portal(text);
 
     if (!p)
-        return error_set_class(err, ERR_DEVICE_NOT_FOUND, ENOENT, "there is no portal \"%.80s\"",
-                               text);
+        return error_set_class(
+            err, ERR_DEVICE_NOT_FOUND, ENOENT,
+            "there is no portal \"%.80s\"; cowtgt portal list shows those there are", text);
     log_info("no longer listening on %s", p->name);
     ev_io_stop(loop_ev(), &p->io);
     list_del(&p->link);

@@ -353,6 +353,21 @@ TEST(job, on_error_stop_pauses_until_resumed)
               "created running write paused running write aborting COMPLETED concluded null");
 }
 
+TEST(job, on_error_auto_stops_for_a_full_disk_only)
+{
+    struct counter *c = new_counter("j");
+    struct error err = ERROR_INIT;
+
+    c->job.on_error = job_on_error_from("auto", JOB_ERR_REPORT);
+    c->fault = ENOSPC;
+    job_start(&c->job);
+    CHECK(TURN_UNTIL(c->job.status == JOB_PAUSED));
+    CHECK_EQ(job_resume(&c->job, &err), 0);
+    c->fault = EIO;
+    CHECK(TURN_UNTIL(!job_find("j")));
+    CHECK(strstr(trace, "aborting"));
+}
+
 TEST(job, policies_have_their_names_and_a_fallback)
 {
     CHECK_EQ(job_on_error_from("stop", JOB_ERR_REPORT), JOB_ERR_STOP);
