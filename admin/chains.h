@@ -132,6 +132,9 @@ int shape_init(struct layer_shape *s, const struct chain_record *rec, const stru
                unsigned n, struct error *err);
 void shape_swap(struct layer_shape *s, struct chain_record *rec);
 void shape_release(struct layer_shape *s);
+/* Takes the layers [first, first + n) of @c, which has them still, out of its record, in memory:
+ * the images say so already. An error is logged, and the record follows at the next start. */
+void chain_record_drop_layers(struct chain *c, unsigned first, unsigned n);
 
 /* ---- cmd-account.c ------------------------------------------------------------------------ */
 /* Before a new chain is served: what was left of one of its name goes, @user (or NULL) comes. */

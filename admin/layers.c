@@ -76,6 +76,27 @@ void shape_release(struct layer_shape *s)
     memset(s, 0, sizeof(*s));
 }
 
+void chain_record_drop_layers(struct chain *c, unsigned first, unsigned n)
+{
+    struct layer *left = calloc(c->nr_layers, sizeof(*left));
+    struct error err = ERROR_INIT;
+    struct layer_shape s;
+
+    if (!left) {
+        log_err("chain %s: out of memory; its record follows at the next start", c->rec->name);
+        return;
+    }
+    memcpy(left, c->layers, first * sizeof(*left));
+    memcpy(left + first, &c->layers[first + n], (c->nr_layers - first - n) * sizeof(*left));
+    if (shape_init(&s, c->rec, left, c->nr_layers - n, &err)) {
+        log_err("chain %s: %s", c->rec->name, err.msg);
+    } else {
+        shape_swap(&s, c->rec);
+        shape_release(&s);
+    }
+    free(left);
+}
+
 /* ---- after opening ------------------------------------------------------------------------ */
 
 static int find_path(const struct string_list *l, const char *path)

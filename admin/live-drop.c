@@ -130,30 +130,6 @@ static int co_leave_out(struct dropping *p, struct error *err)
     return ret;
 }
 
-/* The images say so already, whether the state gets to the disk or not. */
-static void co_forget_layer(struct dropping *p)
-{
-    struct chain *c = p->c;
-    struct layer *plan = calloc(c->nr_layers, sizeof(*plan));
-    struct error err = ERROR_INIT;
-    struct layer_shape s;
-
-    if (!plan) {
-        log_err("chain %s: out of memory; its record follows at the next start", c->rec->name);
-        return;
-    }
-    memcpy(plan, c->layers, c->nr_layers * sizeof(*plan));
-    memmove(&plan[p->i], &plan[p->i + 1], (c->nr_layers - p->i - 1) * sizeof(*plan));
-    if (!shape_init(&s, c->rec, plan, c->nr_layers - 1, &err)) {
-        shape_swap(&s, c->rec);
-        shape_release(&s);
-        co_state_save(c->d->state, &err);
-    }
-    free(plan);
-    if (*err.msg)
-        log_err("chain %s: %s", c->rec->name, err.msg);
-}
-
 static int co_drop(struct dropping *p, struct error *err)
 {
     struct chain *c = p->c;
@@ -171,7 +147,8 @@ static int co_drop(struct dropping *p, struct error *err)
     }
     log_notice("chain %s: %s is out of use, %u layers left", c->rec->name, p->l->filename,
                c->nr_layers - 1);
-    co_forget_layer(p);
+    chain_record_drop_layers(c, p->i, 1);
+    co_state_save_or_log(c->d->state);
     co_chain_drop_layers(c, p->i, 1);
     return 0;
 }

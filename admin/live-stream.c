@@ -37,14 +37,6 @@ static void free_streaming(struct streaming *m)
     free(m);
 }
 
-static void co_save_or_log(struct daemon *d)
-{
-    struct error err = ERROR_INIT;
-
-    if (co_state_save(d->state, &err))
-        log_err("%s", err.msg);
-}
-
 /* ---- may it be done? ----------------------------------------------------------------------- */
 
 static int check_order(const struct chain *c, const struct stream_order *o, struct error *err)
@@ -124,29 +116,6 @@ static int co_change_graph(struct streaming *m, struct error *err)
     return ret ? error_prefix(err, "%s: can't change the backing reference", top->filename) : 0;
 }
 
-/* The record without the layers [first, first + n), on disk if that can be. */
-static void co_save_without(struct chain *c, unsigned first, unsigned n)
-{
-    struct layer *plan = calloc(c->nr_layers, sizeof(*plan));
-    struct error err = ERROR_INIT;
-    struct layer_shape s;
-
-    if (!plan) {
-        log_err("chain %s: out of memory; its record follows at the next start", c->rec->name);
-        return;
-    }
-    memcpy(plan, c->layers, c->nr_layers * sizeof(*plan));
-    memmove(&plan[first], &plan[first + n], (c->nr_layers - first - n) * sizeof(*plan));
-    if (!shape_init(&s, c->rec, plan, c->nr_layers - n, &err)) {
-        shape_swap(&s,
-                   c->rec); /* the images say so already, whether this gets to the disk or not */
-        shape_release(&s);
-    }
-    free(plan);
-    if (*err.msg)
-        log_err("chain %s: %s", c->rec->name, err.msg);
-}
-
 static void forget_stream(struct chain_record *rec)
 {
     rec->stream = rec->stream_paused = false;
@@ -165,8 +134,8 @@ static void co_drop_between(struct streaming *m)
         c->layers[i].lun = 0;
     }
     forget_stream(c->rec);
-    co_save_without(c, first, n);
-    co_save_or_log(c->d);
+    chain_record_drop_layers(c, first, n);
+    co_state_save_or_log(c->d->state);
     co_chain_drop_layers(c, first, n);
 }
 
@@ -187,7 +156,7 @@ static void local_stream_done(struct job *job, void *opaque)
         forget_stream(c->rec);
     }
     c->stream = NULL;
-    co_save_or_log(c->d); /* UUIDs */
+    co_state_save_or_log(c->d->state); /* UUIDs */
     chain_update_pages(c, true);
     free_streaming(m);
 }
@@ -229,7 +198,7 @@ static int co_begin(struct streaming *m, const struct stream_order *o, struct er
     chain_pace_stream(m->c);
     chain_begin_stream(job, &o->opts, local_stream_done, m);
     chain_update_pages(m->c, true);
-    co_save_or_log(m->c->d);
+    co_state_save_or_log(m->c->d->state);
     return 0;
 }
 

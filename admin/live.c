@@ -14,15 +14,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "admin/paths.h"
 #include "lun-backends/file.h"
 #include "lun-backends/qcow2.h"
+#include "util/co-path.h"
 #include "util/log.h"
 #include "util/size.h"
-#include "util/workers.h"
 
 #define NAME_TRIES 1000
 
@@ -82,14 +79,6 @@ void layer_set_sealed(struct chain *c, struct layer *l, bool keep_uuid)
         state_file_uuid(c->d->state, l->filename, &id, &l->uuid);
 }
 
-static void co_save_or_log(struct daemon *d)
-{
-    struct error err = ERROR_INIT;
-
-    if (co_state_save(d->state, &err))
-        log_err("%s", err.msg);
-}
-
 /* ---- snapshot ------------------------------------------------------------------------------ */
 
 struct snapshot {
@@ -102,20 +91,6 @@ struct snapshot {
     struct layer *layers;     /* as they are to be: the old ones and the overlay */
     struct layer_shape shape;
 };
-
-static int unlink_file(void *arg)
-{
-    return unlink(arg) ? -errno : 0;
-}
-
-static int fsync_dir_of(void *arg)
-{
-    char dir[PATH_MAX];
-
-    strcpy(dir, arg);
-    *strrchr(dir, '/') = '\0';
-    return path_fsync_dir(*dir ? dir : "/");
-}
 
 static int check_snapshot(const struct snapshot_order *o, struct error *err)
 {
@@ -198,7 +173,7 @@ static int co_create_overlay(struct snapshot *s, struct error *err)
     co_blk_node_unref(file);
     if (ret)
         return error_prefix(err, "snapshot file %s", s->path);
-    ret = co_work(fsync_dir_of, s->path);
+    ret = co_path_fsync_parent(s->path);
     if (ret)
         return error_set(err, -ret, "can't make %s durable: %s", s->path, strerror(-ret));
     if (s->c->settings.set && co_qcow2_node_set_settings(s->node, &s->c->settings, err))
@@ -331,7 +306,7 @@ static void co_release(struct snapshot *s, bool done)
     }
     co_blk_node_unref(s->node);
     if (s->created && !done)
-        co_work(unlink_file, s->path);
+        co_path_unlink(s->path);
     co_blk_node_unref(s->old_top);
     shape_release(&s->shape);
 }
@@ -381,7 +356,7 @@ int co_chains_snapshot(struct daemon *d, const struct snapshot_order *orders, un
     }
     free(s);
     if (!ret)
-        co_save_or_log(d); /* the UUIDs of what is sealed now */
+        co_state_save_or_log(d->state); /* the UUIDs of what is sealed now */
     return ret;
 }
 
@@ -465,33 +440,21 @@ int co_chain_resize(struct chain *c, uint64_t size_bytes, bool shrink, struct er
 
 /* ---- the name of a backing file ------------------------------------------------------------- */
 
-struct stat_job {
-    const char *path;
-    struct stat st;
-};
-
-static int stat_on_helper(void *arg)
-{
-    struct stat_job *j = arg;
-
-    return stat(j->path, &j->st) ? -errno : 0;
-}
-
 /* @name, as @l would resolve it, has to be the file that is @below now. */
 static int co_check_same_file(const struct layer *l, const struct layer *below, const char *name,
                               char path[PATH_MAX], struct error *err)
 {
-    struct stat_job j = {.path = path};
+    struct stat st;
     struct file_identity id;
     char format[16];
     int ret = chain_resolve_backing(l->filename, name, path, PATH_MAX, format, sizeof(format), err);
 
     if (ret)
         return ret;
-    ret = co_work(stat_on_helper, &j);
+    ret = co_path_stat(path, &st);
     if (ret)
         return error_set(err, -ret, "%s: %s", path, strerror(-ret));
-    if (chain_node_identity(below->node, &id) && id.dev == j.st.st_dev && id.inode == j.st.st_ino)
+    if (chain_node_identity(below->node, &id) && id.dev == st.st_dev && id.inode == st.st_ino)
         return 0;
     return error_set(err, EINVAL,
                      "%s is not the file that is below %s: its name can be changed, the file can't",
@@ -551,7 +514,7 @@ int co_chain_rename_backing(struct chain *c, unsigned i, const char *name, struc
         record_set(&c->rec->layer_paths.items[i - 1], path);
     free(below->filename);
     below->filename = filename;
-    co_save_or_log(c->d);
+    co_state_save_or_log(c->d->state);
     chain_update_pages(c, true); /* they tell the last part of the name */
     return 0;
 }

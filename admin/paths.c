@@ -3,7 +3,6 @@
 #include "admin/paths.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,18 +87,6 @@ int path_make_dirs(const char *path, mode_t mode)
         *p = '/';
     }
     return mkdir(part, mode) && errno != EEXIST ? -1 : 0;
-}
-
-int path_fsync_dir(const char *dir)
-{
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), ret = 0;
-
-    if (fd < 0)
-        return -errno;
-    if (fsync(fd))
-        ret = -errno;
-    close(fd);
-    return ret;
 }
 
 int path_absolute(const char *path, char *out, size_t len)

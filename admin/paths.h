@@ -15,8 +15,6 @@ int path_default_socket(char *out, size_t len, struct error *err);
 int path_default_state_dir(char *out, size_t len, struct error *err);
 /* mkdir -p; new directories get @mode. 0 or -1 with errno. Blocks. */
 int path_make_dirs(const char *path, mode_t mode);
-/* 0 or -errno. Blocks. */
-int path_fsync_dir(const char *dir);
 /* @path made absolute with the current directory; nothing is resolved. */
 int path_absolute(const char *path, char *out, size_t len);
 

@@ -10,14 +10,11 @@
  */
 #define LOG_AREA "chain"
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "admin/paths.h"
 #include "admin/pull.h"
 #include "lun-backends/cowmap.h"
 #include "lun-backends/file.h"
@@ -25,9 +22,9 @@
 #include "lun-backends/qcow2.h"
 #include "lun-backends/remote.h"
 #include "lun-backends/stream.h"
+#include "util/co-path.h"
 #include "util/log.h"
 #include "util/size.h"
-#include "util/workers.h"
 
 #define INCOMPLETE      "cowtgt-incomplete:"
 #define DEFAULT_CLUSTER (128u << 10)
@@ -133,31 +130,6 @@ int keep_plan(struct chain *c, const struct found_chain *found, unsigned lun,
 
 /* ---- making the files ---------------------------------------------------------------------- */
 
-static int unlink_file(void *arg)
-{
-    return unlink(arg) ? -errno : 0;
-}
-
-static int fsync_dir_of(void *arg)
-{
-    char dir[PATH_MAX];
-
-    strcpy(dir, arg);
-    *strrchr(dir, '/') = '\0';
-    return path_fsync_dir(*dir ? dir : "/");
-}
-
-static int fsync_file(void *arg)
-{
-    int fd = open(arg, O_RDONLY | O_CLOEXEC), ret = 0;
-
-    if (fd < 0 || fsync(fd))
-        ret = -errno;
-    if (fd >= 0)
-        close(fd);
-    return ret;
-}
-
 static bool is_raw(const struct chain_record *rec, unsigned i)
 {
     return !strcmp(rec->kept_formats.items[i], "raw");
@@ -168,7 +140,7 @@ static void co_remove_one(const struct chain_record *rec, unsigned i)
     if (is_raw(rec, i))
         co_cowmap_remove(rec->kept_paths.items[i], NULL);
     else
-        co_work(unlink_file, rec->kept_paths.items[i]);
+        co_path_unlink(rec->kept_paths.items[i]);
 }
 
 static int co_create_qcow2(const struct chain_record *rec, unsigned i, const char *backing,
@@ -196,7 +168,7 @@ static int co_create_qcow2(const struct chain_record *rec, unsigned i, const cha
     ret = co_qcow2_create(file, &qo, err);
     co_blk_node_unref(file);
     if (ret)
-        co_work(unlink_file, path);
+        co_path_unlink(path);
     return ret;
 }
 
@@ -281,8 +253,8 @@ static int co_take_complete(struct chain *c, unsigned i, struct error *err)
     if (ret)
         return ret;
     /* Found complete after a crash it may not be on the disk yet. */
-    if (co_work(fsync_file, c->rec->kept_paths.items[i]) ||
-        co_work(fsync_dir_of, c->rec->kept_paths.items[i]))
+    if (co_path_fsync(c->rec->kept_paths.items[i]) ||
+        co_path_fsync_parent(c->rec->kept_paths.items[i]))
         log_warn("chain %s: %s can't be made durable", c->rec->name, c->rec->kept_paths.items[i]);
     else
         co_chain_give_back(c, (uint16_t)c->rec->kept_luns.items[i]);

@@ -16,6 +16,7 @@
 #include "lun-backends/file.h"
 #include "lun-backends/formats.h"
 #include "lun-backends/qcow2.h"
+#include "util/co-path.h"
 #include "util/utf8.h"
 #include "util/workers.h"
 
@@ -38,11 +39,6 @@ static int resolve_dir(void *arg)
     if (!realpath(r->dir, r->out))
         return -errno;
     return 0;
-}
-
-static int unlink_file(void *arg)
-{
-    return unlink(arg) ? -errno : 0;
 }
 
 bool pull_is_raw(const struct chain_record *rec)
@@ -114,7 +110,7 @@ void co_pull_overlay_remove(struct chain_record *rec)
     if (pull_is_raw(rec))
         co_cowmap_remove(rec->path, rec->map_path);
     else
-        co_work(unlink_file, rec->path);
+        co_path_unlink(rec->path);
 }
 
 static int co_write_qcow2(struct chain *c, struct error *err)
@@ -140,7 +136,7 @@ static int co_write_qcow2(struct chain *c, struct error *err)
     ret = co_qcow2_create(file, &qo, err);
     co_blk_node_unref(file);
     if (ret)
-        co_work(unlink_file, c->rec->path);
+        co_path_unlink(c->rec->path);
     return ret;
 }
 

@@ -14,13 +14,12 @@
 
 #include "admin/accounts.h"
 #include "admin/holds.h"
-#include "admin/paths.h"
 #include "admin/secret.h"
 #include "admin/settings.h"
 #include "discovery/chain-reader.h"
 #include "lun-backends/remote.h"
+#include "util/co-path.h"
 #include "util/log.h"
-#include "util/workers.h"
 
 #define URL_MAX 640
 
@@ -291,11 +290,6 @@ static int co_save_and_serve(struct chain *c, const struct pull_opts *opts, stru
     return ret;
 }
 
-static int fsync_dir(void *arg)
-{
-    return path_fsync_dir(arg);
-}
-
 static int co_build(struct chain *c, const struct pull_opts *opts, bool *created, struct error *err)
 {
     char dir[PATH_MAX];
@@ -313,7 +307,7 @@ static int co_build(struct chain *c, const struct pull_opts *opts, bool *created
         return -err->errnum;
     }
     *created = true;
-    ret = co_work(fsync_dir, dir);
+    ret = co_path_fsync_dir(dir);
     if (ret)
         return error_set(err, -ret, "directory %s: %s", dir, strerror(-ret));
     if (co_pull_overlay_open(c, err) || pull_join(c, err))

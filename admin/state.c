@@ -15,6 +15,7 @@
 
 #include "admin/json-util.h"
 #include "admin/paths.h"
+#include "util/co-path.h"
 #include "util/log.h"
 #include "util/workers.h"
 
@@ -306,6 +307,14 @@ int co_state_save(struct state *s, struct error *err)
     if (ret)
         return error_set(err, -ret, "can't save the state in %s: %s", s->dir, strerror(-ret));
     return 0;
+}
+
+void co_state_save_or_log(struct state *s)
+{
+    struct error err = ERROR_INIT;
+
+    if (co_state_save(s, &err))
+        log_err("%s", err.msg);
 }
 
 /* A daemon that was just killed holds its lock until the kernel has taken it apart. */

@@ -28,6 +28,8 @@ struct state {
 int state_open(const char *dir, struct state **state, struct error *err);
 /* Writes everything as it is now. Coroutine; saves queue behind each other. */
 int co_state_save(struct state *state, struct error *err);
+/* Where what has happened stays, whether the state gets to the disk or not. */
+void co_state_save_or_log(struct state *state);
 /* Coroutine: another file of the directory, written whole in the same way, mode 0600. */
 int co_state_write(const char *dir, const char *name, const char *text);
 /* Lets go of the lock and the memory, records included. */

@@ -16,14 +16,6 @@
 #include "lun-backends/stream.h"
 #include "util/log.h"
 
-static void co_save_or_log(struct daemon *d)
-{
-    struct error err = ERROR_INIT;
-
-    if (co_state_save(d->state, &err))
-        log_err("%s", err.msg);
-}
-
 static struct chain_layer *base_top(const struct chain *c)
 {
     return c->base ? &c->base->layers[c->base->nr_layers - 1] : NULL;
@@ -102,7 +94,7 @@ static int co_drop_source(struct chain *c, struct error *err)
     rec->generation++;
     record_forget_source(rec);
     co_take_base(c);
-    co_save_or_log(c->d);
+    co_state_save_or_log(c->d->state);
     co_pull_tidy(rec);
     c->stream = NULL;
     chain_update_pages(c, true);
@@ -125,7 +117,7 @@ static void stream_done(struct job *job, void *opaque)
         job->ret = co_drop_source(c, &job->err);
     else if (job->ret == -ECANCELED && !c->d->shutting_down && !c->removed) {
         c->rec->stream = c->rec->stream_paused = false; /* the user's wish, also after a restart */
-        co_save_or_log(c->d);
+        co_state_save_or_log(c->d->state);
     }
     c->stream = NULL;
     if (c->remote)
@@ -213,7 +205,7 @@ void co_chain_note_job(struct daemon *d, const struct job *job)
         co_chain_prefetch_said(c, !job->user_paused);
         c->rec->stream_paused = job->user_paused;
         c->rec->speed_bytes = job->speed;
-        co_save_or_log(d);
+        co_state_save_or_log(d->state);
         return;
     }
 }

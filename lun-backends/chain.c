@@ -19,10 +19,10 @@
 #include "lun-backends/qcow2.h"
 #include "lun-backends/ram.h"
 #include "util/byteorder.h"
+#include "util/co-path.h"
 #include "util/coroutine.h"
 #include "util/log.h"
 #include "util/size.h"
-#include "util/workers.h"
 
 struct opening {
     struct chain_image *chain; /* layers top first while opening */
@@ -40,28 +40,16 @@ static int oom(struct opening *o)
 
 /* ---- loops --------------------------------------------------------------------------- */
 
-struct stat_job {
-    const char *path;
-    struct stat st;
-};
-
-static int stat_on_helper(void *arg)
-{
-    struct stat_job *j = arg;
-
-    return stat(j->path, &j->st) ? -errno : 0;
-}
-
 static int co_refuse_loop(struct opening *o)
 {
-    struct stat_job j = {.path = o->path};
+    struct stat st;
 
-    if (co_work(stat_on_helper, &j))
+    if (co_path_stat(o->path, &st))
         return 0; /* opening it says why */
     for (unsigned i = 0; i < o->chain->nr_layers; i++) {
         const struct chain_layer *l = &o->chain->layers[i];
 
-        if (l->identity.dev == j.st.st_dev && l->identity.inode == j.st.st_ino)
+        if (l->identity.dev == st.st_dev && l->identity.inode == st.st_ino)
             return error_set(o->err, ELOOP, "'%s' is below itself in its chain of backing files",
                              l->filename);
     }

@@ -21,6 +21,7 @@
 #include "lun-backends/file.h"
 #include "lun-backends/formats.h"
 #include "util/bitmap.h"
+#include "util/co-path.h"
 #include "util/log.h"
 #include "util/size.h"
 #include "util/workers.h"
@@ -67,19 +68,9 @@ static struct names *names_new(const char *path, const char *map, struct error *
 
 /* ---- on a helper thread ------------------------------------------------------------ */
 
-static int sync_dir(const char *dir)
-{
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int ret = fd < 0 || fsync(fd) ? -errno : 0;
-
-    if (fd >= 0)
-        close(fd);
-    return ret;
-}
-
 static int sync_names(void *arg)
 {
-    return sync_dir(((struct names *)arg)->dir);
+    return path_fsync_dir(((struct names *)arg)->dir);
 }
 
 static int unlink_all(void *arg)
@@ -116,7 +107,7 @@ static int drop_map(void *arg)
 
     if (n->device) /* it was renamed, and goes with co_cowmap_tidy() */
         return 0;
-    return unlink(n->map) && errno != ENOENT ? -errno : sync_dir(n->dir);
+    return unlink(n->map) && errno != ENOENT ? -errno : path_fsync_dir(n->dir);
 }
 
 /* Never over a file that has appeared under the name meanwhile. A file system that can't promise
@@ -127,12 +118,12 @@ static int take_name(void *arg)
     int ret;
 
     if (n->device)
-        return rename(n->map, n->done) ? -errno : sync_dir(n->dir);
+        return rename(n->map, n->done) ? -errno : path_fsync_dir(n->dir);
     ret = renameat2(AT_FDCWD, n->partial, AT_FDCWD, n->path, RENAME_NOREPLACE) ? -errno : 0;
 
     if (ret == -EINVAL || ret == -ENOSYS)
         ret = link(n->partial, n->path) || unlink(n->partial) ? -errno : 0;
-    return ret ? ret : sync_dir(n->dir);
+    return ret ? ret : path_fsync_dir(n->dir);
 }
 
 /* ---- making ------------------------------------------------------------------------ */
@@ -259,17 +250,12 @@ int co_cowmap_create(const char *path, const char *map, uint64_t size_bytes, uin
     return ret;
 }
 
-static int unlink_file(void *arg)
-{
-    return unlink(arg) ? -errno : 0;
-}
-
 void co_cowmap_tidy(const char *map)
 {
     char *done = malloc(PATH_MAX);
 
     if (done && snprintf(done, PATH_MAX, "%s%s", map, COWMAP_DONE_SUFFIX) < PATH_MAX)
-        co_work(unlink_file, done);
+        co_path_unlink(done);
     free(done);
 }
 

@@ -5,6 +5,8 @@ libutil_a_SOURCES = \
 	util/bufpool.c \
 	util/bufpool.h \
 	util/byteorder.h \
+	util/co-path.c \
+	util/co-path.h \
 	util/coroutine.c \
 	util/coroutine.h \
 	util/cow-wire.c \
