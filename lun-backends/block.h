@@ -37,6 +37,8 @@
 struct blk_node;
 struct blk_head;
 struct merged_map;
+struct file_node;
+struct file_window;
 
 enum blk_verb {
     BLK_READ,
@@ -85,6 +87,27 @@ struct blk_extent {
 };
 
 /*
+ * Data lent in place of a copy: where they lie in a mapping of the page cache. For system calls
+ * alone: where the file was cut short behind our back, whoever touches them gets a signal, but
+ * sendmsg() EFAULT. They don't change while they are lent: before that the lender copies them to
+ * the reader's buffer, which is kept for it, and tells. Owned by the reader; @recalled is set by
+ * it.
+ */
+struct blk_loan {
+    const uint8_t *data; /* NULL: nothing is lent, what was read is in the reader's buffer */
+    void *buf;           /* the reader's */
+    int result;          /* of the copy; an error: the data can't be had any more */
+    void (*recalled)(struct blk_loan *loan); /* data is NULL by now; must not submit anything */
+    uint64_t since_ns;
+
+    /* the lender's */
+    struct list_head link;
+    struct file_node *lender;
+    struct file_window *window;
+    uint64_t offset_bytes, bytes;
+};
+
+/*
  * One request. Filled by the submitter (or by blk_child_get()); the memory is the submitter's
  * and must stay until done().
  */
@@ -96,7 +119,8 @@ struct blk_req {
     const struct iovec *iov; /* READ, WRITE: sums up to length_bytes; not changed by anyone */
     int niov;
     void (*done)(struct blk_req *req);
-    void *opaque; /* the submitter's */
+    void *opaque;          /* the submitter's */
+    struct blk_loan *loan; /* READ: may be filled in place of the iovec; NULL: not wanted */
 
     /* results, valid in done() */
     int result;
@@ -258,6 +282,11 @@ void blk_forward(struct blk_node *node, struct blk_req *req);
 void blk_submit_backing(struct blk_node *node, struct blk_req *req);
 /* Ends a request; exactly once. */
 void blk_complete(struct blk_req *req, int result);
+
+/* Gives the data back; nothing if there is no loan. */
+void blk_loan_return(struct blk_loan *loan);
+/* Has the data copied to the buffer now; recalled() is called. Nothing if there is no loan. */
+void blk_loan_recall(struct blk_loan *loan);
 
 /* A request from the core's free list (never NULL: aborts when out of memory, at < 1 KiB). */
 struct blk_req *blk_child_get(void);

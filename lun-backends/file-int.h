@@ -14,6 +14,7 @@
 #include "util/workers.h"
 
 struct file_op;
+struct file_window;
 
 struct file_stretch {
     uint64_t end_bytes;
@@ -61,6 +62,11 @@ struct file_node {
     struct work flush_work;
     int flush_result; /* of the last fdatasync; a failure is remembered for good */
     bool flush_told;  /* of a failure */
+
+    bool lends;                 /* its pages may be mapped, and it can be told which are there */
+    struct list_head loans;     /* of struct blk_loan */
+    struct file_window *window; /* the last that was used */
+    unsigned nr_windows;
 
     struct file_status known; /* files open read-only: the last look at data and holes */
 };
@@ -116,6 +122,14 @@ void file_unshare(struct file_node *f);
 /* file-io.c */
 void file_submit_read(struct blk_node *node, struct blk_req *req);
 void file_submit_write(struct blk_node *node, struct blk_req *req);
+
+/* file-lend.c */
+/* True: @req's loan has its data now, and nothing is left to be read. */
+bool file_lend(struct file_node *f, struct blk_req *req);
+/* Before the bytes change: who borrowed of them gets a copy. */
+void file_recall(struct file_node *f, uint64_t from_bytes, uint64_t end_bytes);
+/* The same of all, and nothing stays mapped. */
+void file_stop_lending(struct file_node *f);
 
 /* file-status.c */
 void file_submit_status(struct blk_node *node, struct blk_req *req);

@@ -243,6 +243,10 @@ void file_submit_read(struct blk_node *node, struct blk_req *req)
         blk_complete(req, 0);
         return;
     }
+    if (file_lend(f, req)) {
+        blk_complete(req, 0);
+        return;
+    }
     op = file_op_get(f, req);
     if (range_fits(f, req) && memory_fits(f, req))
         start_aio(op, read_done);

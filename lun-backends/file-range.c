@@ -29,6 +29,7 @@ void file_range_lock(struct file_op *op)
 {
     struct file_node *f = op->f;
 
+    file_recall(f, op->start_bytes, op->end_bytes);
     list_add_tail(&f->changes, &op->change_link);
     f->nr_exclusive += op->exclusive;
     op->waiting = f->nr_exclusive && must_wait(op);

@@ -122,8 +122,10 @@ static int truncate_on_helper(void *arg)
 static int co_set_length(struct file_node *f, uint64_t bytes)
 {
     struct truncate_job j = {f->fd, bytes};
-    int ret = co_work(truncate_on_helper, &j);
+    int ret;
 
+    file_recall(f, bytes, UINT64_MAX);
+    ret = co_work(truncate_on_helper, &j);
     if (!ret) {
         f->sparse |= bytes > f->real_end;
         f->real_end = bytes;

@@ -129,6 +129,9 @@ static int learn_kind(struct open_job *j)
     if (!S_ISREG(st.st_mode) && !f->is_blkdev)
         return error_set(j->err, EINVAL, "'%s' is %s, not a file or block device", j->path,
                          S_ISDIR(st.st_mode) ? "a directory" : "something else");
+    /* mincore(2) tells the truth to whom it belongs and who may write it, to others "all there" */
+    f->lends = S_ISREG(st.st_mode) &&
+               (st.st_uid == geteuid() || !faccessat(f->fd, "", W_OK, AT_EMPTY_PATH | AT_EACCESS));
     f->sparse = !f->is_blkdev && (uint64_t)st.st_blocks * 512 < f->real_end;
     f->identity = (struct file_identity){
         .dev = st.st_dev,
@@ -287,6 +290,7 @@ int co_file_open(const char *path, const struct file_opts *opts, struct blk_node
     f->cache = opts->cache;
     aio_writer_init(&f->writer);
     list_init(&f->changes);
+    list_init(&f->loans);
     list_init(&f->grow_waiters);
     list_init(&f->flush_now);
     list_init(&f->flush_next);
@@ -367,6 +371,7 @@ static int co_file_reopen(struct blk_node *node, bool writable, struct error *er
     };
     ret = co_work(reopen_on_helper, r);
     if (!ret) {
+        file_stop_lending(f);
         fd = f->fd;
         tail_fd = f->tail_fd;
         f->fd = fresh->fd;
@@ -385,6 +390,7 @@ static int co_file_reopen(struct blk_node *node, bool writable, struct error *er
         f->direct = fresh->direct;
         f->was_direct = false;
         f->sparse = fresh->sparse;
+        f->lends = fresh->lends;
         f->grown = false;
         f->offset_align = fresh->offset_align;
         f->mem_align = fresh->mem_align;
@@ -433,6 +439,7 @@ static void co_file_close(struct blk_node *node)
     int ret = 0;
 
     assert(list_empty(&f->changes) && !f->growing && !f->flushing);
+    file_stop_lending(f);
     aio_del_file(f->aio_slot);
     file_unshare(f);
     if (!node->read_only)

@@ -24,6 +24,7 @@ liblun_a_SOURCES = \
 	lun-backends/cowmap.h \
 	lun-backends/file-int.h \
 	lun-backends/file-io.c \
+	lun-backends/file-lend.c \
 	lun-backends/file-lock.c \
 	lun-backends/file-range.c \
 	lun-backends/file-shared.c \

@@ -69,6 +69,8 @@ static void submit_run(struct qcow2 *q, struct blk_req *req, const struct qrun *
         return;
     }
     child->done = child_done;
+    if (child->length_bytes == req->length_bytes)
+        child->loan = req->loan;
     op->pending++;
     if (run->kind == QRUN_DATA) {
         child->offset_bytes = run->host;

@@ -20,6 +20,7 @@
 #define BATCH_BYTES    (4u << 20) /* what a socket's buffer takes at most, by default */
 #define BATCHES_A_TURN 8
 #define MAX_IOVS       (3 * BATCH_PDUS)
+#define LOST           "data that were to be sent can't be read any more"
 
 /* One PDU of an entry, as it is on the wire. */
 struct wire_pdu {
@@ -187,8 +188,12 @@ static bool send_batch(struct conn *c)
     ssize_t r;
 
     list_for_each_entry (op, &c->tx.ops, link) {
-        if (!gather_op(&g, op))
+        if (op->lost || !gather_op(&g, op))
             break;
+    }
+    if (!g.nr_iovs) {
+        conn_close(c, LOST);
+        return false;
     }
     msg.msg_iovlen = (size_t)g.nr_iovs;
     r = sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -197,7 +202,7 @@ static bool send_batch(struct conn *c)
         return false;
     }
     if (r < 0) {
-        conn_close(c, strerror(errno));
+        conn_close(c, errno == EFAULT ? LOST : strerror(errno));
         return false;
     }
     sent(c, (size_t)r);
@@ -270,7 +275,7 @@ void conn_send(struct conn *c, struct tx_op *op)
 {
     op->header_digest = c->header_digest;
     op->data_digest = c->data_digest;
-    op->crc_known = false;
+    op->crc_known = op->lost = false;
     op->at_bytes = op->index = op->pdu_sent_bytes = 0;
     if (list_empty(&c->tx.ops))
         c->tx.progress_ns = now_ns();

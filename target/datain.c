@@ -12,6 +12,7 @@
 
 static void put_in_buf(struct task *t)
 {
+    blk_loan_return(&t->cmd.loan);
     bufpool_put(bufpool_main(), t->in_buf, t->in_alloc);
     t->in_buf = NULL;
 }
@@ -34,6 +35,7 @@ static void response_sent(struct tx_op *op, bool sent)
     struct task *t = container_of(op, struct task, rsp_op);
 
     (void)sent;
+    blk_loan_return(&t->cmd.loan);
     bufpool_put(bufpool_main(), t->last_buf, t->last_alloc);
     t->last_buf = NULL;
     t->ops_queued--;
@@ -56,11 +58,30 @@ static void fill_data_in(struct task *t, struct tx_op *op, const void *buf, uint
     const struct iscsi_params *p = &t->session->params;
 
     pdu_data_in(op->bhs, t->itt, t->datasn_in, offset);
-    op->data = buf;
+    t->lent_op = t->cmd.loan.data ? op : NULL;
+    op->data = t->lent_op ? t->cmd.loan.data : buf;
     op->data_bytes = len;
     op->segment_bytes = p->max_xmit_segment & ~3u;
     op->burst_bytes = p->max_burst & ~3u;
     t->datasn_in += nr_pdus(op);
+}
+
+void task_loan_recalled(struct blk_loan *loan)
+{
+    struct task *t = container_of(loan, struct task, cmd.loan);
+
+    if (!t->lent_op) /* not queued yet */
+        return;
+    t->lent_op->data = loan->buf;
+    t->lent_op->lost = loan->result != 0;
+}
+
+static void queue(struct task *t, struct tx_op *op, void (*done)(struct tx_op *, bool))
+{
+    op->done = done;
+    t->ops_queued++;
+    conn_send(t->session->conn, op);
+    op->lost = t->cmd.loan.result != 0;
 }
 
 void task_data_in(struct scsi_cmd *cmd, uint32_t offset, void *buf, uint32_t len, uint32_t alloc)
@@ -78,9 +99,7 @@ void task_data_in(struct scsi_cmd *cmd, uint32_t offset, void *buf, uint32_t len
     }
     fill_data_in(t, &t->data_op, buf, offset, len);
     conn_stamp(c, t->data_op.bhs, false);
-    t->data_op.done = data_sent;
-    t->ops_queued++;
-    conn_send(c, &t->data_op);
+    queue(t, &t->data_op, data_sent);
 }
 
 /* Conditions that arise in the transport. */
@@ -141,14 +160,10 @@ void task_send_response(struct task *t)
             t->last_buf = NULL;
             fill_data_in(t, &t->data_op, t->in_buf, cmd->last_in_offset, cmd->last_in_len);
             conn_stamp(c, t->data_op.bhs, false);
-            t->data_op.done = data_sent;
-            t->ops_queued++;
-            conn_send(c, &t->data_op);
+            queue(t, &t->data_op, data_sent);
         }
         fill_response(t, status, sense_bytes, r);
     }
     conn_stamp(c, t->rsp_op.bhs, true);
-    t->rsp_op.done = response_sent;
-    t->ops_queued++;
-    conn_send(c, &t->rsp_op);
+    queue(t, &t->rsp_op, response_sent);
 }

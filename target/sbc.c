@@ -78,6 +78,7 @@ void sbc_read(struct scsi_cmd *cmd)
 {
     nexus_note_read(cmd->nexus, cmd->lun->number);
     cmd->transfer_bytes = lun_blocks_to_bytes(cmd->lun, cmd->nr_blocks);
+    cmd->borrows = cmd->loan.recalled;
     if (read_total(cmd))
         read_chunk(cmd);
     else

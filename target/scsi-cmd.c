@@ -45,6 +45,7 @@ static void finish(struct scsi_cmd *cmd)
     if (!goes_as_announced(cmd))
         cmd->transfer_bytes = 0;
     if (cmd->aborted && cmd->last_in) {
+        blk_loan_return(&cmd->loan);
         bufpool_put(bufpool_main(), cmd->last_in, cmd->last_in_alloc);
         cmd->last_in = NULL;
     }
@@ -186,8 +187,10 @@ void cmd_get_buf(struct scsi_cmd *cmd, uint32_t bytes, void (*next)(struct scsi_
 
 void cmd_put_buf(struct scsi_cmd *cmd)
 {
-    if (cmd->buf)
+    if (cmd->buf) {
+        blk_loan_return(&cmd->loan);
         bufpool_put(bufpool_main(), cmd->buf, cmd->buf_alloc);
+    }
     cmd->buf = NULL;
 }
 
@@ -341,6 +344,7 @@ void cmd_io(struct scsi_cmd *cmd, enum blk_verb verb, uint32_t flags, uint64_t o
     req->niov = data ? 1 : 0;
     req->done = io_done;
     req->opaque = cmd;
+    req->loan = cmd->borrows ? &cmd->loan : NULL;
     cmd->phase = PH_RANGE;
     if (range_is_free(cmd))
         io_range_free(&cmd->io_range);
@@ -490,6 +494,7 @@ static void init_own_fields(struct scsi_cmd *cmd)
     cmd->park_deadline_ns = 0;
     cmd->phase = PH_NEW;
     cmd->abort_requested = false;
+    cmd->borrows = false;
     cmd->aborted_by = NULL;
     cmd->priv = NULL;
 }

@@ -81,7 +81,8 @@ struct scsi_transport_ops {
     /*
      * Send @buf as data-in bytes [offset, offset + len). @buf (got with @alloc bytes from
      * bufpool_main()) is the transport's from now on; it puts it back when sent, then calls
-     * scsi_cmd_data_in_sent(cmd). Ascending, no gaps, one at a time.
+     * scsi_cmd_data_in_sent(cmd). Ascending, no gaps, one at a time. While cmd->loan has data they
+     * are to be sent instead of @buf's; the transport returns the loan with the buffer.
      */
     void (*data_in)(struct scsi_cmd *cmd, uint32_t offset, void *buf, uint32_t len, uint32_t alloc);
     /*
@@ -107,6 +108,7 @@ struct scsi_cmd {
     bool dir_read, dir_write;  /* what the initiator said it expects */
     uint32_t edtl_bytes;       /* expected data transfer length */
     uint32_t chunk_bytes;      /* largest data-out chunk worth asking for */
+    struct blk_loan loan;      /* recalled is set: data-in may be lent */
 
     /* ---- the result, valid in complete() ---- */
     uint8_t status;
@@ -141,6 +143,7 @@ struct scsi_cmd {
     uint32_t source_seq;                 /* lun->source_seq when the request was made */
     struct deferred defer;
     uint8_t phase; /* enum cmd_phase */
+    bool borrows;  /* the request may be answered by the loan */
     bool abort_requested;
     const void *aborted_by; /* the PREEMPT AND ABORT that waits for its end */
     void *priv;             /* of a multi-step command, malloc'ed; freed when it ends */

@@ -149,6 +149,7 @@ static void fill_command(struct task *t, const struct pdu *p)
     cmd->dir_write = p->cmd.write;
     /* 11.3.4: without R and W the field says nothing */
     cmd->edtl_bytes = p->cmd.read || p->cmd.write ? p->cmd.edtl_bytes : 0;
+    cmd->loan.recalled = s->conn->data_digest ? NULL : task_loan_recalled;
     /* with several R2Ts they follow each other through one large buffer */
     cmd->chunk_bytes = s->params.max_outstanding_r2t > 1
                            ? BUFPOOL_MAX_BYTES
@@ -241,6 +242,7 @@ static void credit(struct task *t)
 
 static void drop_last_in(struct task *t)
 {
+    blk_loan_return(&t->cmd.loan);
     bufpool_put(bufpool_main(), t->last_buf, t->last_alloc);
     t->last_buf = NULL;
 }
@@ -361,12 +363,23 @@ static void forget_late_data(struct session *s, uint64_t now)
     }
 }
 
+/* Of an initiator that does not read: they may leave the page cache, and the loop would wait. */
+static void recall_loans(struct session *s, uint64_t now)
+{
+    struct task *t;
+
+    list_for_each_entry (t, &s->tasks, link) {
+        if (t->cmd.loan.data && now - t->cmd.loan.since_ns > TASK_LOAN_NS)
+            blk_loan_recall(&t->cmd.loan);
+    }
+}
+
 void task_tick(struct session *s, uint64_t now)
 {
     struct conn *c = s->conn;
 
     forget_late_data(s, now);
-
+    recall_loans(s, now);
     if (s->nr_waiting && now - s->data_out_ns > patience_ns()) {
         conn_close(c, "the initiator doesn't send the data of its commands");
         return;

@@ -18,6 +18,7 @@
 /* Of one command at a time; what is negotiated is never more. */
 #define TASK_MAX_R2TS NEGOTIATE_MAX_R2TS
 #define TASK_AWAIT_NS 1000000000ull
+#define TASK_LOAN_NS  1000000000ull
 
 struct task;
 
@@ -73,6 +74,7 @@ struct task {
     void *last_buf;
     uint32_t last_alloc;
     struct tx_op data_op, rsp_op;
+    struct tx_op *lent_op; /* whose data is cmd.loan's; NULL: none, or not queued yet */
     unsigned ops_queued;
     struct deferred defer;
     bool tell_ready, tell_sent;
@@ -121,6 +123,8 @@ void task_data_ended(struct task *t);
 /* ---- datain.c: data-in and responses ---- */
 void task_data_in(struct scsi_cmd *cmd, uint32_t offset, void *buf, uint32_t len, uint32_t alloc);
 void task_send_response(struct task *t);
+/* What was to be sent of the page cache is in the command's buffer now. */
+void task_loan_recalled(struct blk_loan *loan);
 
 /* ---- tmf.c ---- */
 void tmf_request(struct conn *c, const struct pdu *p);

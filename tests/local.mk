@@ -20,6 +20,7 @@ UNIT_TESTS += \
 	tests/unit/test-cowmap \
 	tests/unit/test-digest \
 	tests/unit/test-file-faults \
+	tests/unit/test-file-lend \
 	tests/unit/test-file \
 	tests/unit/test-holds \
 	tests/unit/test-inject \
@@ -113,6 +114,9 @@ tests_unit_test_digest_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LI
 
 tests_unit_test_file_faults_SOURCES = tests/unit/test-file-faults.c
 tests_unit_test_file_faults_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_file_lend_SOURCES = tests/unit/test-file-lend.c
+tests_unit_test_file_lend_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_file_SOURCES = tests/unit/test-file.c
 tests_unit_test_file_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
