@@ -71,6 +71,8 @@ liblun_a_SOURCES = \
 	lun-backends/qcow2-create.c \
 	lun-backends/qcow2-data.c \
 	lun-backends/qcow2-describe.c \
+	lun-backends/qcow2-first.c \
+	lun-backends/qcow2-first.h \
 	lun-backends/qcow2-flush.c \
 	lun-backends/qcow2-format.c \
 	lun-backends/qcow2-format.h \

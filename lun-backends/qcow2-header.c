@@ -5,7 +5,7 @@
  * refers to is durable. So a crash leaves the old meaning or the new one.
  */
 #define LOG_AREA "qcow2"
-#include "lun-backends/qcow2-int.h"
+#include "lun-backends/qcow2-first.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -171,9 +171,9 @@ static int co_write_first_cluster(struct qcow2 *q, const uint8_t *cluster, const
     return ret ? ret : co_qcow2_write_header_sector(q, fresh);
 }
 
-/* Lays out the new first cluster in @fresh, a copy of @old. */
+/* Lays out the new first cluster in @fresh, a copy of @old. *@ext_end: of its extensions. */
 static int lay_out_backing(const struct qcow2 *q, const uint8_t *old, uint8_t *fresh, size_t bytes,
-                           const char *name, const char *format, struct error *err)
+                           const char *name, const char *format, size_t *ext_end, struct error *err)
 {
     const struct qcow2_header *h = &q->h;
     size_t name_bytes = name ? strlen(name) : 0;
@@ -181,6 +181,7 @@ static int lay_out_backing(const struct qcow2 *q, const uint8_t *old, uint8_t *f
     size_t end = rebuild_extensions(h, old, old_end, name ? format : NULL, fresh, bytes);
     uint64_t at;
 
+    *ext_end = end;
     if (!name) {
         /* Extensions longer than a sector stay as they are: a format without a name says
          * nothing, and the drop is one write. */
@@ -197,6 +198,28 @@ static int lay_out_backing(const struct qcow2 *q, const uint8_t *old, uint8_t *f
     put_be64(fresh + QCOW2_POS_BACKING_OFFSET, at);
     put_be32(fresh + QCOW2_POS_BACKING_BYTES, (uint32_t)name_bytes);
     return 0;
+}
+
+/*
+ * Where the extensions come to lie over what of the present name is behind the first sector, the
+ * name goes out of their way first. @fresh, which fits, is laid out again in any case.
+ */
+static int co_make_way(struct qcow2 *q, uint8_t *old, const uint8_t *fresh, size_t bytes,
+                       size_t ext_end, struct error *err)
+{
+    uint64_t name_end = q->h.backing_offset + q->h.backing_bytes;
+    struct qcow2_first f = {qcow2_file(q), q, old, bytes, q->h.header_bytes};
+    uint64_t at = get_be64(fresh + QCOW2_POS_BACKING_OFFSET);
+    int ret;
+
+    if (!at || !q->h.backing_offset || ext_end <= q->h.backing_offset || name_end <= QCOW2_SECTOR)
+        return 0;
+    at = round_up_pow2(MAX_OF(at + get_be32(fresh + QCOW2_POS_BACKING_BYTES), name_end), 8);
+    ret = co_qcow2_first_move_name(&f, at);
+    q->h.backing_offset = get_be64(q->header_sector + QCOW2_POS_BACKING_OFFSET);
+    return ret ? error_set(err, -ret, "can't move the backing file name in the image header: %s",
+                           strerror(-ret))
+               : 0;
 }
 
 static int remember_backing(struct qcow2 *q, const char *name, const char *format)
@@ -220,6 +243,7 @@ static int co_rewrite_backing(struct qcow2 *q, const char *name, const char *for
 {
     size_t bytes = qcow2_cluster_bytes(&q->g);
     uint8_t *old = calloc(1, bytes), *fresh = malloc(bytes);
+    size_t ext_end;
     int ret;
 
     if (!old || !fresh) {
@@ -233,7 +257,13 @@ static int co_rewrite_backing(struct qcow2 *q, const char *name, const char *for
     }
     memcpy(old, q->header_sector, QCOW2_SECTOR);
     memcpy(fresh, old, bytes);
-    ret = lay_out_backing(q, old, fresh, bytes, name, format, err);
+    ret = lay_out_backing(q, old, fresh, bytes, name, format, &ext_end, err);
+    if (!ret)
+        ret = co_make_way(q, old, fresh, bytes, ext_end, err);
+    if (ret)
+        goto out;
+    memcpy(fresh, old, bytes);
+    ret = lay_out_backing(q, old, fresh, bytes, name, format, &ext_end, err);
     if (ret)
         goto out;
     ret = co_write_first_cluster(q, old, fresh, bytes);

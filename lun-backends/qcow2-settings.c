@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * cowtgt's own settings in an image: a private header extension, which QEMU preserves
- * (docs/image-settings.md). Writing it lays out the first cluster again; the write of its first
- * sector, after everything else, is what makes the change.
+ * (docs/image-settings.md). Writing it lays out the extensions of the first cluster again.
  */
 #include "lun-backends/qcow2-offline.h"
 
@@ -11,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lun-backends/qcow2-first.h"
 #include "lun-backends/qcow2-format.h"
-#include "lun-backends/qcow2-int.h"
 #include "util/byteorder.h"
 #include "util/size.h"
 
@@ -141,18 +140,25 @@ int co_qcow2_get_settings(struct blk_node *file, struct qcow2_settings *s, struc
     return ret;
 }
 
-/* Lays the extensions out again in @fresh, ours last; their end, or 0. */
-static size_t lay_out(const struct first_cluster *f, const struct qcow2_settings *s, uint8_t *fresh)
+/* Lays the extensions out again in @fresh, ours last; their end, or 0. *@from: where that differs
+ * from how they are. */
+static size_t lay_out(const struct first_cluster *f, const struct qcow2_settings *s, uint8_t *fresh,
+                      size_t *from)
 {
-    size_t pos = 0, to = f->h.header_bytes;
+    const uint8_t *list = f->data + f->h.header_bytes;
+    size_t pos = 0, to, list_bytes = f->ext_end - f->h.header_bytes;
     uint8_t buf[QCOW2_SETTINGS_BYTES];
     struct qcow2_ext_item item;
     int ret;
 
-    while ((ret = qcow2_ext_next(f->data + f->h.header_bytes, f->ext_end - f->h.header_bytes, &pos,
-                                 &item)) == 1)
-        if (to && item.type != QCOW2_EXT_COWTGT)
+    do
+        *from = to = f->h.header_bytes + pos;
+    while ((ret = qcow2_ext_next(list, list_bytes, &pos, &item)) == 1 &&
+           item.type != QCOW2_EXT_COWTGT);
+    while (ret == 1 && to && (ret = qcow2_ext_next(list, list_bytes, &pos, &item)) == 1) {
+        if (item.type != QCOW2_EXT_COWTGT)
             to = qcow2_ext_put(fresh, to, f->bytes, item.type, item.data, item.len);
+    }
     if (to && s->set)
         to = qcow2_ext_put(fresh, to, f->bytes, QCOW2_EXT_COWTGT, buf,
                            qcow2_settings_encode(s, buf));
@@ -178,23 +184,9 @@ static bool place_name(const struct first_cluster *f, size_t ext_end, uint8_t *f
     return true;
 }
 
-static int co_store(struct blk_node *file, const uint8_t *fresh, size_t bytes)
-{
-    int ret = 0;
-
-    if (bytes > QCOW2_SECTOR)
-        ret =
-            co_blk_write(file, QCOW2_SECTOR, fresh + QCOW2_SECTOR, bytes - QCOW2_SECTOR, BLK_META);
-    if (!ret)
-        ret = co_blk_flush(file);
-    if (!ret)
-        ret = co_blk_write(file, 0, fresh, QCOW2_SECTOR, BLK_META);
-    return ret ? ret : co_blk_flush(file);
-}
-
-/* The new first cluster in *@fresh, to be freed. */
+/* The new first cluster in *@fresh, to be freed; it differs from @from on. */
 static int make_fresh(const struct first_cluster *f, const struct qcow2_settings *s,
-                      uint8_t **fresh, struct error *err)
+                      uint8_t **fresh, size_t *from, struct error *err)
 {
     size_t end;
 
@@ -202,30 +194,44 @@ static int make_fresh(const struct first_cluster *f, const struct qcow2_settings
     if (!*fresh)
         return error_set(err, ENOMEM, "out of memory");
     memcpy(*fresh, f->data, f->bytes);
-    end = lay_out(f, s, *fresh);
+    end = lay_out(f, s, *fresh, from);
     if (end && place_name(f, end, *fresh))
         return 0;
     free(*fresh);
     return error_set(err, ENOSPC, "no room for the settings in the image header");
 }
 
-int co_qcow2_set_settings(struct blk_node *file, const struct qcow2_settings *s, struct error *err)
+/* @q: the image is open, header_lock held; NULL: nobody has it. */
+static int co_store(struct blk_node *file, struct qcow2 *q, const struct qcow2_settings *s,
+                    struct error *err)
 {
     struct first_cluster f;
+    struct qcow2_first first = {.file = file, .q = q};
     uint8_t *fresh;
+    size_t from = 0;
     int ret = co_load(file, &f, err);
 
     if (ret)
         return ret;
-    ret = make_fresh(&f, s, &fresh, err);
+    if (q)
+        memcpy(f.data, q->header_sector, QCOW2_SECTOR);
+    first.now = f.data;
+    first.bytes = f.bytes;
+    first.header_bytes = f.h.header_bytes;
+    ret = make_fresh(&f, s, &fresh, &from, err);
     if (!ret) {
-        ret = co_store(file, fresh, f.bytes);
+        ret = co_qcow2_first_set_list(&first, fresh, from);
         if (ret)
             error_set(err, -ret, "can't write the image header: %s", strerror(-ret));
         free(fresh);
     }
     free(f.data);
     return ret;
+}
+
+int co_qcow2_set_settings(struct blk_node *file, const struct qcow2_settings *s, struct error *err)
+{
+    return co_store(file, NULL, s, err);
 }
 
 /* ---- of an image in use --------------------------------------------------------------------- */
@@ -239,30 +245,6 @@ bool qcow2_node_settings(const struct blk_node *node, struct qcow2_settings *s)
     return true;
 }
 
-static int co_node_store(struct qcow2 *q, const struct qcow2_settings *s, struct error *err)
-{
-    struct blk_node *file = qcow2_file(q);
-    struct first_cluster f;
-    uint8_t *fresh;
-    int ret = co_load(file, &f, err);
-
-    if (ret)
-        return ret;
-    ret = make_fresh(&f, s, &fresh, err);
-    if (!ret) {
-        ret = co_store(file, fresh, f.bytes);
-        if (ret) {
-            error_set(err, -ret, "can't write the image header: %s", strerror(-ret));
-        } else {
-            memcpy(q->header_sector, fresh, QCOW2_SECTOR);
-            q->h.backing_offset = get_be64(fresh + QCOW2_POS_BACKING_OFFSET);
-        }
-        free(fresh);
-    }
-    free(f.data);
-    return ret;
-}
-
 int co_qcow2_node_set_settings(struct blk_node *node, const struct qcow2_settings *s,
                                struct error *err)
 {
@@ -274,9 +256,10 @@ int co_qcow2_node_set_settings(struct blk_node *node, const struct qcow2_setting
     if (q->corrupt)
         return error_set(err, EIO, "%s is corrupt", qcow2_name(q));
     co_mutex_lock(&q->header_lock);
-    ret = co_node_store(q, s, err);
+    ret = co_store(qcow2_file(q), q, s, err);
     if (!ret)
         q->settings = *s;
+    q->h.backing_offset = get_be64(q->header_sector + QCOW2_POS_BACKING_OFFSET);
     co_mutex_unlock(&q->header_lock);
     return ret ? error_prefix(err, "%s", qcow2_name(q)) : 0;
 }

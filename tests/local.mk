@@ -40,6 +40,7 @@ UNIT_TESTS += \
 	tests/unit/test-qcow2-compress \
 	tests/unit/test-qcow2-faults \
 	tests/unit/test-qcow2-features \
+	tests/unit/test-qcow2-first \
 	tests/unit/test-qcow2-format \
 	tests/unit/test-qcow2-image \
 	tests/unit/test-qcow2-settings \
@@ -174,6 +175,9 @@ tests_unit_test_qcow2_faults_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_qcow2_features_SOURCES = tests/unit/test-qcow2-features.c tests/unit/qcow2-image.c tests/unit/qcow2-image.h
 tests_unit_test_qcow2_features_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_qcow2_first_SOURCES = tests/unit/test-qcow2-first.c tests/unit/mem-node.c tests/unit/mem-node.h
+tests_unit_test_qcow2_first_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_qcow2_format_SOURCES = tests/unit/test-qcow2-format.c
 tests_unit_test_qcow2_format_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
