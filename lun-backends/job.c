@@ -333,6 +333,17 @@ int job_cancel(struct job *job, struct error *err)
     return 0;
 }
 
+int job_leave(struct job *job, struct error *err)
+{
+    if (!job->drv->can_leave || job->cancelled ||
+        (job->status != JOB_READY && job->status != JOB_STANDBY))
+        return job_cancel(job, err);
+    job->left = job->complete_asked = true;
+    job->user_paused = job->io_error = false;
+    co_queue_wake_all(&job->waiters);
+    return 0;
+}
+
 int job_set_speed(struct job *job, uint64_t bytes_per_s, struct error *err)
 {
     int ret = may_ask(job, ASK_SET_SPEED, err);

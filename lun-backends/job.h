@@ -44,6 +44,7 @@ struct job_driver {
     /* It was cancelled a moment ago, co_run has not heard of it yet: what it waits for may be let
      * go at once. NULL: nothing to do. */
     void (*on_cancel)(struct job *job);
+    bool can_leave; /* see job_leave() */
 };
 
 struct job {
@@ -60,6 +61,7 @@ struct job {
     bool auto_finalize, auto_dismiss;      /* both true unless changed before job_start() */
     bool finalize_asked, finalizing;       /* pending: told to go on; in on_done, past cancelling */
     bool ready, complete_asked;            /* a job that runs until it is told to complete */
+    bool left;                             /* ... and was told to leave it at that */
     uint64_t serial;                       /* tells jobs that had the same id apart */
     uint64_t rated_ns, rated_offset, rate; /* job_rate()'s */
     uint64_t started_ns, tokens_ns;        /* monotonic; rate limiter's next free slot */
@@ -98,6 +100,9 @@ struct job *job_next(struct job *job);
 int job_pause(struct job *job, struct error *err);
 int job_resume(struct job *job, struct error *err);
 int job_cancel(struct job *job, struct error *err); /* returns at once, event follows */
+/* Cancelled without force: one that can leave and is ready comes to its end, with job->left, as if
+ * it had been told to complete; any other job is cancelled. */
+int job_leave(struct job *job, struct error *err);
 int job_set_speed(struct job *job, uint64_t bytes_per_s, struct error *err);
 /* A ready job goes on to its end. */
 int job_complete(struct job *job, struct error *err);

@@ -104,6 +104,9 @@ liblun_a_SOURCES = \
 	lun-backends/remote-url.c \
 	lun-backends/remote.c \
 	lun-backends/remote.h \
+	lun-backends/replica-job.c \
+	lun-backends/replica.c \
+	lun-backends/replica.h \
 	lun-backends/request.c \
 	lun-backends/space.c \
 	lun-backends/space.h \
