@@ -10,7 +10,7 @@
 #include "admin/live.h"
 
 enum blocker {
-    BY_JOB = 1,    /* a stream, a commit */
+    BY_JOB = 1,    /* a stream, a commit, a mirror, a backup */
     BY_SOURCE = 2, /* the source that a pulled chain still needs */
     BY_FILTER = 4, /* copy-on-read put in by hand: it knows one top only */
     BY_VIEW = 8,   /* initiators see the bytes of the image files, which can't change */
@@ -19,6 +19,8 @@ enum blocker {
 static const unsigned blockers[CHAIN_NR_OPS] = {
     [CHAIN_OP_SNAPSHOT] = BY_JOB | BY_SOURCE | BY_FILTER,
     [CHAIN_OP_COMMIT] = BY_JOB | BY_SOURCE | BY_FILTER | BY_VIEW,
+    [CHAIN_OP_MIRROR] = BY_JOB | BY_SOURCE | BY_FILTER | BY_VIEW,
+    [CHAIN_OP_BACKUP] = BY_JOB | BY_SOURCE | BY_FILTER,
     [CHAIN_OP_STREAM] = BY_JOB | BY_SOURCE | BY_VIEW,
     [CHAIN_OP_PULL_STREAM] = BY_JOB,
     [CHAIN_OP_GROW] = BY_JOB,

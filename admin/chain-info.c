@@ -12,6 +12,7 @@
 #include "admin/json-util.h"
 #include "admin/settings.h"
 #include "lun-backends/commit.h"
+#include "lun-backends/replica.h"
 #include "lun-backends/file.h"
 #include "lun-backends/remote.h"
 #include "lun-backends/stream.h"
@@ -145,10 +146,15 @@ static json_t *job_info(const struct chain *c)
                           "len", (json_int_t)job->len, "speed", (json_int_t)job->speed);
     struct stream_stats st = {0};
     struct commit_stats cst;
+    struct replica_stats rst;
 
     if (c->stream) {
         stream_get_stats(job, &st);
         put_stream(j, &st);
+    } else if (c->copy) {
+        replica_job_get_stats(job, &rst);
+        st.copied_bytes = rst.copied_bytes;
+        st.zeroed_bytes = rst.zeroed_bytes;
     } else {
         commit_get_stats(job, &cst);
         st.copied_bytes = cst.copied_bytes;

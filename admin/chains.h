@@ -49,9 +49,11 @@ struct chain {
     struct keeping *keeping;  /* a layer that is being recreated, see pull-layers.c; mostly NULL */
     unsigned nr_kept;         /* layers of c->base that were recreated */
     struct needs *needs;      /* of the source's layers, see pull-drop.c; NULL: not known */
-    struct blk_node *filter;  /* above the top: copy-on-read, a commit's watch; NULL: none */
+    struct blk_node *filter;  /* above the top: copy-on-read, a commit's watch, a replica;
+                                 NULL: none */
     struct job *stream;       /* NULL: none runs */
-    struct job *commit;       /* the same; never both */
+    struct job *commit;       /* the same */
+    struct job *copy;         /* a mirror, a backup; never two of the three */
     struct qcow2_settings settings; /* kept for it, see settings.h */
     uint64_t source_bytes_read;     /* over the wire, of a source that was dropped */
     bool fix_leaks;                 /* at opening: its writable top was not closed in order */
@@ -88,7 +90,7 @@ int chain_add_layer(struct chain *c, struct blk_node *node, const char *filename
 /* The job that works on the chain, NULL: none. */
 static inline struct job *chain_job(const struct chain *c)
 {
-    return c->stream ? c->stream : c->commit;
+    return c->stream ? c->stream : c->commit ? c->commit : c->copy;
 }
 
 /* Shows layer @i at its LUN number. */

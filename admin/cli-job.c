@@ -225,7 +225,10 @@ static int pause_between(struct cli *cli)
     return ret < 0 ? cli_fail("%s", err.msg) : CLI_OK;
 }
 
-static int wait_for_end(struct cli *cli, const char *id)
+enum wait_for { UNTIL_END, UNTIL_READY };
+
+/* READY: with its end, or when it is ready. */
+static int wait_for_job(struct cli *cli, const char *id, enum wait_for what, bool *ready)
 {
     struct progress p = {
         .bar = isatty(STDOUT_FILENO) && !cli->json,
@@ -241,7 +244,12 @@ static int wait_for_end(struct cli *cli, const char *id)
         if (status || !job || !strcmp(cli_str(job, "status"), "concluded"))
             break;
         show_progress(&p, id, job);
+        *ready = !strcmp(cli_str(job, "status"), "ready");
         json_decref(job);
+        if (*ready && what == UNTIL_READY) {
+            end_bar(&p);
+            return CLI_OK;
+        }
         status = pause_between(cli);
         if (status)
             break;
@@ -256,6 +264,13 @@ static int wait_for_end(struct cli *cli, const char *id)
         return status;
     json_decref(job);
     return report_end(cli, id);
+}
+
+static int wait_for_end(struct cli *cli, const char *id)
+{
+    bool ignored;
+
+    return wait_for_job(cli, id, UNTIL_END, &ignored);
 }
 
 int cli_run_job_wait(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
@@ -274,12 +289,45 @@ int cli_run_chain_commit(struct cli *cli, const struct cli_cmd *cmd, json_t *arg
     return status ? status : wait_for_end(cli, cli_str(args, "name"));
 }
 
+/* Until the copy is complete; with --switch to the end. */
+int cli_run_chain_mirror(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
+{
+    const char *name = cli_str(args, "name");
+    bool to_end = cli_bool(args, "switch"), ready = false;
+    json_t *ret;
+    int status = cli_ask(cli, cmd->execute, args, &ret);
+
+    json_decref(ret);
+    if (!status)
+        status = wait_for_job(cli, name, to_end ? UNTIL_END : UNTIL_READY, &ready);
+    if (!status && ready && !to_end && !cli->json) {
+        cli_put(cli_str(args, "to"));
+        printf(" is complete and follows the disk\n"
+               "cowtgt job complete %s: the disk is there from then on\n"
+               "cowtgt job cancel %s: it stays as it is at that moment\n",
+               name, name);
+    }
+    return status;
+}
+
+/* A mirror that is ready ends in order; any other job is cancelled, a paused one, too. */
+static bool leaves_a_copy(struct cli *cli, const char *id)
+{
+    json_t *job = NULL;
+    bool leaves = !ask_job(cli, id, &job) && job && !strcmp(cli_str(job, "type"), "mirror") &&
+                  !strcmp(cli_str(job, "status"), "ready");
+
+    json_decref(job);
+    return leaves;
+}
+
 int cli_run_job_cancel(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
 {
     json_t *ret;
     int status;
 
-    json_object_set_new(args, "force", json_true()); /* a paused job, too */
+    if (!leaves_a_copy(cli, cli_str(args, "device")))
+        json_object_set_new(args, "force", json_true());
     status = cli_ask(cli, cmd->execute, args, &ret);
     json_decref(ret);
     return status ? status : wait_for_end(cli, cli_str(args, "device"));

@@ -110,6 +110,26 @@ static const struct cli_arg commit_options[] = {
     {.name = NULL},
 };
 
+#define COPY_OPTIONS                                                                             \
+    MUST("--to", "FILE", CLI_PATH, "to", "the copy; it must not exist (but see --existing)"),    \
+        OPT("--format", "F", CLI_STRING, "format", "qcow2 or raw (default: as the disk's top)"), \
+        OPT("--sync", "S", CLI_STRING, "sync",                                                   \
+            "full (default): all of the disk; top: what its top layer holds, over the layers "   \
+            "below; none: only what changes from now on"),                                       \
+        FLAG("--existing", CLI_TRUE, "existing", "FILE is there already, with the disk's size"), \
+        OPT("--speed", "BYTES/s", CLI_SIZE, "speed", "limit of the copy"),                       \
+        OPT("--on-error", "ACTION", CLI_STRING, "on-error",                                      \
+            "report (default), ignore (try again), stop or enospc (stop when the disk is full)")
+
+static const struct cli_arg mirror_options[] = {
+    COPY_OPTIONS,
+    FLAG("--switch", CLI_TRUE, "switch", "go over to the copy as soon as it is complete"),
+    FLAG("--write-blocking", CLI_TRUE, "write-blocking", "a write is over when the copy has it"),
+    {.name = NULL},
+};
+
+static const struct cli_arg backup_options[] = {COPY_OPTIONS, {.name = NULL}};
+
 static const struct cli_arg throttle_options[] = {
     OPT("--group", "G", CLI_STRING, "group", "share the limits with what else is in G"),
     OPT("--bps", "BYTES/s", CLI_SIZE, "bps", "reads and writes"),
@@ -147,6 +167,10 @@ const struct cli_cmd cli_commands[] = {
      cli_run_chain_snapshot},
     {"chain", "commit", "merge layers of a disk in use into one below them", "chain-commit",
      name_pos, commit_options, cli_run_chain_commit},
+    {"chain", "mirror", "copy a disk in use into a file that follows it, to go over to it",
+     "chain-mirror", name_pos, mirror_options, cli_run_chain_mirror},
+    {"chain", "backup", "copy a disk in use as it is now", "chain-backup", name_pos, backup_options,
+     cli_run_chain_commit},
     {"chain", "drop-layer", "take a layer out that nothing above it needs", "chain-drop-layer",
      ARGS(POS("NAME", CLI_STRING, "name", "the chain"),
           POS("LAYER", CLI_STRING, "layer", "by file, UUID or node name")),
@@ -182,7 +206,9 @@ const struct cli_cmd cli_commands[] = {
     {"job", "resume", "let a paused job go on", "block-job-resume", job_pos, NULL, cli_run_plain},
     {"job", "complete", "let a job that is ready come to its end", "block-job-complete", job_pos,
      NULL, cli_run_plain},
-    {"job", "cancel", "end a job early and wait for its end", "block-job-cancel", job_pos, NULL,
+    {"job", "cancel", "end a job early and wait for its end; a mirror that is ready leaves a copy",
+     "block-job-cancel", job_pos,
+     ARGS(FLAG("--force", CLI_TRUE, "force", "a mirror, too, at once: its copy is incomplete")),
      cli_run_job_cancel},
     {"job", "set-speed", "limit a job", "block-job-set-speed",
      ARGS(POS("JOB", CLI_STRING, "device", "the job"),

@@ -97,6 +97,7 @@ int cli_run_plain(struct cli *cli, const struct cli_cmd *cmd, json_t *args); /* 
 int cli_run_chain_export(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_chain_pull(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_chain_snapshot(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
+int cli_run_chain_mirror(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_chain_commit(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_chain_list(struct cli *cli, const struct cli_cmd *cmd, json_t *args);
 int cli_run_chain_show(struct cli *cli, const struct cli_cmd *cmd, json_t *args);

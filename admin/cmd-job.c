@@ -59,12 +59,14 @@ static json_t *run_job_cancel(struct daemon *d, const json_t *args, struct error
 static json_t *run_block_job_cancel(struct daemon *d, const json_t *args, struct error *err)
 {
     struct job *job = find_job(args, err);
+    bool force = arg_bool(args, "force", false);
 
-    if (job && job->user_paused && !arg_bool(args, "force", false)) {
+    (void)d;
+    if (job && job->user_paused && !force) {
         error_set(err, EBUSY, "The block job for device '%s' is currently paused", job->id);
         return NULL;
     }
-    return run_job_cancel(d, args, err);
+    return job && !(force ? job_cancel(job, err) : job_leave(job, err)) ? json_object() : NULL;
 }
 
 static json_t *run_set_speed(struct daemon *d, const json_t *args, struct error *err)

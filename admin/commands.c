@@ -15,7 +15,7 @@
 static const struct command *const tables[] = {
     meta_commands,  chain_commands, account_commands, live_commands,   job_commands,
     block_commands, query_commands, filter_commands,  inject_commands, throttle_commands,
-    mask_commands,  log_commands,   config_commands,
+    mask_commands,  log_commands,   config_commands,  copy_commands,
 };
 
 void commands_for_each(bool (*fn)(const struct command *cmd, void *arg), void *arg)

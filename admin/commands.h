@@ -43,6 +43,7 @@ extern const struct command block_commands[];
 extern const struct command filter_commands[];
 extern const struct command inject_commands[];
 extern const struct command live_commands[];
+extern const struct command copy_commands[];
 extern const struct command log_commands[];
 extern const struct command config_commands[];
 extern const struct command mask_commands[];

@@ -12,6 +12,8 @@
 enum chain_op {
     CHAIN_OP_SNAPSHOT,
     CHAIN_OP_COMMIT,
+    CHAIN_OP_MIRROR,
+    CHAIN_OP_BACKUP,
     CHAIN_OP_STREAM, /* between layers */
     CHAIN_OP_PULL_STREAM,
     CHAIN_OP_GROW,
@@ -75,6 +77,47 @@ struct stream_order {
     struct stream_opts opts;
 };
 int co_chain_stream(struct chain *c, const struct stream_order *order, struct error *err);
+
+/* ---- copy-target.c ---- */
+struct copy_target_order {
+    const char *file;      /* absolute */
+    const char *format;    /* "qcow2" or "raw"; NULL: an existing one as it looks, a new one as the
+                              top is */
+    bool existing;         /* it is there already; else it must not be */
+    const char *node_name; /* may be NULL */
+};
+struct copy_target {
+    char *path;
+    char format[16];
+    bool created;
+    struct blk_node *node; /* holds a reference */
+};
+/* @t zeroed. A file of the size of the disk, open for writing; @below, or NULL for nothing, is what
+ * its header names and what is below it in the graph. On failure a file that was made is gone. */
+int co_copy_target_open(struct copy_target *t, const struct chain *c,
+                        const struct copy_target_order *o, const struct layer *below,
+                        struct error *err);
+void co_copy_target_close(struct copy_target *t);
+/* Closed, and removed if we made it. */
+void co_copy_target_discard(struct copy_target *t);
+void copy_target_release(struct copy_target *t);
+
+/* ---- live-copy.c ---- */
+enum copy_sync { COPY_FULL, COPY_TOP, COPY_NONE };
+struct copy_order {
+    bool backup; /* else a mirror */
+    enum copy_sync sync;
+    struct copy_target_order target;
+    const char *job_id; /* NULL: the chain's name */
+    uint64_t speed_bytes, buf_bytes;
+    uint32_t granularity_bytes; /* 0: chosen; power of two */
+    enum job_on_error on_source_error, on_target_error;
+    bool keep_zeros, write_blocking;
+    bool auto_finalize, auto_dismiss;
+    bool auto_complete; /* of a mirror: the chain goes over without being told */
+};
+/* Starts the job. */
+int co_chain_copy(struct chain *c, const struct copy_order *o, struct error *err);
 
 /* ---- shared by them ---- */
 /* An image, and of no other chain of this daemon. */

@@ -14,6 +14,7 @@ libadmin_a_SOURCES = \
 	admin/cmd-block.c \
 	admin/cmd-chain.c \
 	admin/cmd-config.c \
+	admin/cmd-copy.c \
 	admin/cmd-filter.c \
 	admin/cmd-inject.c \
 	admin/cmd-job.c \
@@ -25,6 +26,7 @@ libadmin_a_SOURCES = \
 	admin/commands.h \
 	admin/control.c \
 	admin/control.h \
+	admin/copy-target.c \
 	admin/daemon.h \
 	admin/events.c \
 	admin/events.h \
@@ -42,6 +44,7 @@ libadmin_a_SOURCES = \
 	admin/layers.c \
 	admin/live-backing.c \
 	admin/live-commit.c \
+	admin/live-copy.c \
 	admin/live-drop.c \
 	admin/live-stream.c \
 	admin/live.c \

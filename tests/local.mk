@@ -50,6 +50,7 @@ UNIT_TESTS += \
 	tests/unit/test-remote-status \
 	tests/unit/test-remote-url \
 	tests/unit/test-reopen \
+	tests/unit/test-replica \
 	tests/unit/test-scsi-commands \
 	tests/unit/test-scsi-limits \
 	tests/unit/test-scsi-opcodes \
@@ -205,6 +206,9 @@ tests_unit_test_remote_url_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_reopen_SOURCES = tests/unit/test-reopen.c
 tests_unit_test_reopen_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_replica_SOURCES = tests/unit/test-replica.c tests/unit/mem-node.c tests/unit/mem-node.h
+tests_unit_test_replica_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_scsi_commands_SOURCES = tests/unit/test-scsi-commands.c tests/unit/mem-node.c tests/unit/mem-node.h tests/unit/scsi-fake.c tests/unit/scsi-fake.h
 tests_unit_test_scsi_commands_LDADD = $(CTEST_LIBS) libtarget.a libdiscovery.a $(LUN_LIBS) $(ISAL_LIBS)

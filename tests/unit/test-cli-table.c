@@ -17,6 +17,7 @@
 RUNNER(cli_run_plain)
 RUNNER(cli_run_chain_export)
 RUNNER(cli_run_chain_commit)
+RUNNER(cli_run_chain_mirror)
 RUNNER(cli_run_chain_snapshot)
 RUNNER(cli_run_chain_pull)
 RUNNER(cli_run_chain_list)
