@@ -41,7 +41,7 @@ static size_t rx_len;
 static uint8_t tx_hdr[TX_ENTRIES][CLIENT_HDR_BYTES];
 static struct iovec tx[4 * TX_ENTRIES];
 static unsigned tx_head, tx_tail, tx_hdrs;
-static uint64_t units, next_unit, given, count_from_ns, done_ios, counted, errors;
+static uint64_t units, next_unit, given, begun_ns, count_from_ns, done_ios, counted, errors;
 static uint64_t hist[HIST_BUCKETS];
 static uint32_t *order; /* with -u, -i: every unit once */
 
@@ -114,11 +114,11 @@ int client_report(const char *client, double secs, double flush_ms)
 {
     printf("{\"client\":\"%s\",\"mode\":\"%s\",\"bytes\":%u,\"depth\":%u,\"seconds\":%.4f,"
            "\"ios\":%llu,\"errors\":%llu,\"iops\":%.0f,\"mbps\":%.1f,\"p50_us\":%.1f,"
-           "\"p99_us\":%.1f,\"flush_ms\":%.2f}\n",
+           "\"p99_us\":%.1f,\"flush_ms\":%.2f,\"begun_s\":%.6f}\n",
            client, client_opt.mode, client_opt.bytes, client_opt.depth, secs,
            (unsigned long long)done_ios, (unsigned long long)errors, (double)done_ios / secs,
            (double)done_ios * client_opt.bytes / secs / 1e6, percentile_us(0.5),
-           percentile_us(0.99), flush_ms);
+           percentile_us(0.99), flush_ms, (double)begun_ns / 1e9);
     return errors ? 1 : 0;
 }
 
@@ -364,7 +364,7 @@ static uint64_t send_due(uint64_t *due_ns)
 static void run(void)
 {
     uint64_t begin = client_now_ns(), end = begin + (uint64_t)(client_opt.seconds * 1e9);
-    uint64_t due = begin, wait;
+    uint64_t due = begun_ns = begin, wait;
     bool open_loop = client_opt.iops > 0, stop = false;
 
     count_from_ns = open_loop ? begin + (uint64_t)(client_opt.warm_seconds * 1e9) : 0;
