@@ -292,6 +292,10 @@ void blk_loan_recall(struct blk_loan *loan);
 struct blk_req *blk_child_get(void);
 void blk_child_put(struct blk_req *req);
 
+/* Submits a child with the same verb, range and data to @node; @req is its opaque. For filters that
+ * have something to do when it is done: done() puts the child and completes @req. */
+void blk_submit_copy(struct blk_node *node, struct blk_req *req, void (*done)(struct blk_req *));
+
 /* A request of its own over bytes [from, from + bytes) of @req's data, same verb, offset not set;
  * NULL: no memory. Given back by blk_part_put(). */
 struct blk_req *blk_part_get(struct blk_req *req, uint64_t from, uint64_t bytes);

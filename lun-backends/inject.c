@@ -120,17 +120,7 @@ static void passed(struct blk_req *child)
 
 static void pass(struct inject *in, struct blk_req *req)
 {
-    struct blk_req *child = blk_child_get();
-
-    child->verb = req->verb;
-    child->flags = req->flags;
-    child->offset_bytes = req->offset_bytes;
-    child->length_bytes = req->length_bytes;
-    child->iov = req->iov;
-    child->niov = req->niov;
-    child->done = passed;
-    child->opaque = req;
-    blk_submit(in->node.file.child, child);
+    blk_submit_copy(in->node.file.child, req, passed);
 }
 
 static void co_delayed(void *arg)

@@ -335,6 +335,21 @@ void blk_child_put(struct blk_req *req)
     core.nr_free++;
 }
 
+void blk_submit_copy(struct blk_node *node, struct blk_req *req, void (*done)(struct blk_req *))
+{
+    struct blk_req *child = blk_child_get();
+
+    child->verb = req->verb;
+    child->flags = req->flags;
+    child->offset_bytes = req->offset_bytes;
+    child->length_bytes = req->length_bytes;
+    child->iov = req->iov;
+    child->niov = req->niov;
+    child->done = done;
+    child->opaque = req;
+    blk_submit(node, child);
+}
+
 struct blk_req *blk_part_get(struct blk_req *req, uint64_t from, uint64_t bytes)
 {
     struct blk_req *part = blk_child_get();
