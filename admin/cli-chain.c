@@ -115,12 +115,7 @@ static void put_settings(const json_t *settings)
 
     json_object_foreach ((json_t *)settings, key, value) {
         printf("%s%s ", before, key);
-        if (json_is_boolean(value))
-            fputs(json_is_true(value) ? "on" : "off", stdout);
-        else if (json_is_string(value))
-            cli_put(json_string_value(value));
-        else
-            printf("%" JSON_INTEGER_FORMAT, json_integer_value(value));
+        cli_put_setting(value);
         before = ", ";
     }
     if (json_object_size(settings))

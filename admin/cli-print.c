@@ -28,6 +28,16 @@ void cli_put_size(long long bytes)
     fputs(size_human((uint64_t)(bytes > 0 ? bytes : 0), buf, sizeof(buf)), stdout);
 }
 
+void cli_put_setting(const json_t *value)
+{
+    if (json_is_boolean(value))
+        fputs(json_is_true(value) ? "on" : "off", stdout);
+    else if (json_is_string(value))
+        cli_put(json_string_value(value));
+    else
+        printf("%" JSON_INTEGER_FORMAT, json_integer_value(value));
+}
+
 const char *cli_str(const json_t *obj, const char *key)
 {
     const char *s = json_string_value(json_object_get(obj, key));

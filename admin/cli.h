@@ -85,6 +85,8 @@ int cli_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void cli_put(const char *text);
 void cli_put_to(FILE *f, const char *text);
 void cli_put_size(long long bytes);
+/* A setting's value as it is given: on, off, a number or text. */
+void cli_put_setting(const json_t *value);
 /* The array element whose @key is @value, borrowed; NULL. */
 json_t *cli_find(const json_t *list, const char *key, const char *value);
 double cli_real(const json_t *obj, const char *key);

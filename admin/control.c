@@ -185,17 +185,11 @@ static void take_input(struct client *c, const char *bytes, size_t len)
     while (len && !c->gone && !c->ctl->closing) {
         struct error err = ERROR_INIT;
         json_t *request = NULL;
+        enum json_stream_result got;
 
-        switch (json_stream_feed(&c->input, bytes, len, &used, &request, &err)) {
-        case JSON_STREAM_MORE:
-            break;
-        case JSON_STREAM_VALUE:
-            answer(c, request, NULL);
-            break;
-        case JSON_STREAM_ERROR:
-            answer(c, NULL, &err);
-            break;
-        }
+        got = json_stream_feed(&c->input, bytes, len, &used, &request, &err);
+        if (got != JSON_STREAM_MORE)
+            answer(c, request, got == JSON_STREAM_ERROR ? &err : NULL);
         bytes += used;
         len -= used;
     }
@@ -205,18 +199,11 @@ static void end_input(struct client *c)
 {
     struct error err = ERROR_INIT;
     json_t *request = NULL;
+    enum json_stream_result got = json_stream_end(&c->input, &request, &err);
 
     c->at_eof = true;
-    switch (json_stream_end(&c->input, &request, &err)) {
-    case JSON_STREAM_MORE:
-        break;
-    case JSON_STREAM_VALUE:
-        answer(c, request, NULL);
-        break;
-    case JSON_STREAM_ERROR:
-        answer(c, NULL, &err);
-        break;
-    }
+    if (got != JSON_STREAM_MORE)
+        answer(c, request, got == JSON_STREAM_ERROR ? &err : NULL);
 }
 
 static void read_requests(struct client *c)

@@ -214,12 +214,7 @@ static void print_settings(const struct qcow2_settings *s)
     puts("cowtgt settings:");
     json_object_foreach (obj, key, value) {
         printf("    %s: ", key);
-        if (json_is_boolean(value))
-            fputs(json_is_true(value) ? "on" : "off", stdout);
-        else if (json_is_string(value))
-            cli_put(json_string_value(value));
-        else
-            printf("%" JSON_INTEGER_FORMAT, json_integer_value(value));
+        cli_put_setting(value);
         putchar('\n');
     }
     json_decref(obj);

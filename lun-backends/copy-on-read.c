@@ -267,23 +267,12 @@ static void cor_forward(struct blk_node *node, struct blk_req *req)
 
 static void cor_read(struct blk_node *node, struct blk_req *req)
 {
-    struct blk_req *child;
-
     if (!may_keep(to_cor(node)) || req->flags & BLK_LOCAL_ONLY) {
         cor_forward(node, req);
         return;
     }
-    child = blk_child_get();
-    child->verb = BLK_READ;
-    child->flags = req->flags;
-    child->offset_bytes = req->offset_bytes;
-    child->length_bytes = req->length_bytes;
-    child->iov = req->iov;
-    child->niov = req->niov;
-    child->done = cor_read_done;
-    child->opaque = req;
     req->scratch.ptr[0] = node;
-    blk_submit(node->file.child, child);
+    blk_submit_copy(node->file.child, req, cor_read_done);
 }
 
 static void drop_waiting(struct cor *cor)
