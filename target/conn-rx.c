@@ -42,6 +42,39 @@ static bool too_much_queued(const struct conn *c)
            (c->session && c->session->nr_tasks >= SESSION_MAX_TASKS);
 }
 
+/* The connection that received last, and since when it alone did. */
+static struct {
+    const struct conn *conn;
+    uint64_t since_ns;
+} last;
+
+bool conn_has_company(void)
+{
+    return now_ns() - last.since_ns < CONN_COMPANY_NS;
+}
+
+static void note_received(struct conn *c)
+{
+    c->rx.last_ns = now_ns();
+    if (last.conn != c)
+        last.since_ns = c->rx.last_ns;
+    last.conn = c;
+}
+
+/* It goes on in the next turn, when the others had theirs. */
+static bool had_its_share(struct conn *c)
+{
+    if (c->rx.turn != loop_nr_turns()) {
+        c->rx.turn = loop_nr_turns();
+        c->rx.turn_pdus = 0;
+    }
+    if (c->rx.turn_pdus++ < CONN_SHARE_PDUS || !conn_has_company())
+        return false;
+    c->rx.blocked = true;
+    loop_defer(&c->rx_defer, LOOP_NEXT);
+    return true;
+}
+
 static long step_header(struct conn *c, const uint8_t *p, size_t n)
 {
     size_t len = PDU_BHS_BYTES, need;
@@ -53,7 +86,7 @@ static long step_header(struct conn *c, const uint8_t *p, size_t n)
         block(c);
         return STEP_WAIT;
     }
-    if (n < len)
+    if (n < len || had_its_share(c))
         return STEP_WAIT;
     if (c->state == CONN_LOGIN && (p[0] & 0x3f) != PDU_LOGIN_REQ) {
         conn_close(c, "not an iSCSI initiator");
@@ -245,7 +278,7 @@ static bool read_once(struct conn *c)
         conn_close(c, r ? strerror(errno) : c->session ? "closed by the initiator" : NULL);
         return false;
     }
-    c->rx.last_ns = now_ns();
+    note_received(c);
     got = (size_t)r;
     if (msg.msg_iovlen > 1) {
         direct = MIN_OF(got, iov[0].iov_len);

@@ -23,9 +23,13 @@ struct portal;
 struct session;
 struct task;
 
-#define CONN_CMD_WINDOW     256         /* MaxCmdSN - ExpCmdSN + 1 when idle */
-#define CONN_TX_MAX_BYTES   (16u << 20) /* queued for the peer: above it nothing new is read */
-#define CONN_TX_MAX_OPS     1024
+#define CONN_CMD_WINDOW   256         /* MaxCmdSN - ExpCmdSN + 1 when idle */
+#define CONN_TX_MAX_BYTES (16u << 20) /* queued for the peer: above it nothing new is read */
+#define CONN_TX_MAX_OPS   1024
+/* A turn's, while others are at work as well: nobody waits for more than that. */
+#define CONN_SHARE_BYTES    (512u << 10) /* sent */
+#define CONN_SHARE_PDUS     64           /* received */
+#define CONN_COMPANY_NS     10000000u
 #define CONN_LOGIN_LIMIT_NS 15000000000ull
 #define CONN_STUCK_NS       60000000000ull /* without progress: closed */
 #define CONN_SLOW_BYTES     (16u << 10)    /* less in SESSION_SCARCE_NS is too slow then */
@@ -98,6 +102,8 @@ struct conn {
         bool blocked;        /* until conn_rx_kick() */
         uint64_t blocked_ns; /* since when, without progress; 0: not */
         uint64_t last_ns;    /* something came */
+        uint64_t turn;       /* of the loop, in which */
+        unsigned turn_pdus;  /* came */
         uint8_t bhs[PDU_BHS_BYTES];
         struct pdu pdu;
         uint32_t placed_bytes; /* of the data segment */
@@ -117,6 +123,8 @@ struct conn {
         uint64_t bytes;
         uint64_t progress_ns;
         uint64_t sent_bytes; /* in all */
+        uint64_t turn;       /* of the loop, in which */
+        size_t turn_bytes;   /* were sent */
         uint64_t slow_since_ns,
             slow_at_bytes; /* fewer than CONN_SLOW_BYTES since; 0: none queued */
         uint64_t pinged_ns;
@@ -151,6 +159,9 @@ void conn_rx_stop(struct conn *c);
 void conn_rx_forget(struct conn *c);
 /* What blocked reading may be over: look again, later this turn. */
 void conn_rx_kick(struct conn *c);
+
+/* Several connections have received something in the last CONN_COMPANY_NS. */
+bool conn_has_company(void);
 
 /* ---- conn-tx.c ---- */
 void conn_tx_init(struct conn *c);

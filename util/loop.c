@@ -16,6 +16,7 @@ static struct {
     struct list_head deferred[LOOP_NR_PHASES];
     struct list_head hooks;
     bool stopped;
+    uint64_t nr_turns;
 } loop;
 
 /* Only what is queued now: work that queues itself again waits for the next round. */
@@ -36,9 +37,14 @@ static bool run_phase(enum loop_phase phase)
     return true;
 }
 
-static bool anything_deferred(void)
+static bool anything_this_turn(void)
 {
     return !list_empty(&loop.deferred[LOOP_NOW]) || !list_empty(&loop.deferred[LOOP_END]);
+}
+
+static bool anything_deferred(void)
+{
+    return anything_this_turn() || !list_empty(&loop.deferred[LOOP_NEXT]);
 }
 
 static void run_hooks(void)
@@ -57,21 +63,24 @@ static void on_prepare(struct ev_loop *ev, struct ev_prepare *w, int revents)
 {
     (void)w;
     (void)revents;
+    list_splice_tail(&loop.deferred[LOOP_NOW], &loop.deferred[LOOP_NEXT]);
     for (int round = 0; round < MAX_ROUNDS; round++) {
         for (int i = 0; i < MAX_ROUNDS && run_phase(LOOP_NOW); i++)
             ;
         run_phase(LOOP_END);
-        if (!anything_deferred())
+        if (!anything_this_turn())
             run_hooks();
-        if (!anything_deferred())
+        if (!anything_this_turn())
             break;
     }
-    if (anything_deferred()) {
+    if (anything_this_turn())
         run_hooks();
+    if (anything_deferred()) {
         ev_idle_start(ev, &loop.idle);
     } else {
         ev_idle_stop(ev, &loop.idle);
     }
+    loop.nr_turns++;
 }
 
 static void on_idle(struct ev_loop *ev, struct ev_idle *w, int revents)
@@ -88,6 +97,7 @@ int loop_init(void)
         return -ENOSYS;
     list_init(&loop.deferred[LOOP_NOW]);
     list_init(&loop.deferred[LOOP_END]);
+    list_init(&loop.deferred[LOOP_NEXT]);
     list_init(&loop.hooks);
     ev_prepare_init(&loop.prepare, on_prepare);
     ev_prepare_start(loop.ev, &loop.prepare);
@@ -131,6 +141,11 @@ void loop_stop(void)
 void loop_turn(bool block)
 {
     ev_run(loop.ev, block && !anything_deferred() ? EVRUN_ONCE : EVRUN_NOWAIT);
+}
+
+uint64_t loop_nr_turns(void)
+{
+    return loop.nr_turns;
 }
 
 void loop_defer(struct deferred *d, enum loop_phase phase)

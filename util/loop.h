@@ -5,7 +5,8 @@
  * All functions are for the loop's own thread.
  * A turn is: libev callbacks, then LOOP_NOW work until there is none, then LOOP_END
  * work (sockets send what the turn produced), then submit hooks (engines hand the
- * turn's disk requests to the kernel in one batch), then sleep.
+ * turn's disk requests to the kernel in one batch), then sleep. LOOP_NEXT work is LOOP_NOW work of
+ * the next turn, behind its callbacks, and the loop does not sleep before it.
  * Work queued while hooks run is done before the loop sleeps.
  */
 #ifndef COWTGT_UTIL_LOOP_H
@@ -17,7 +18,7 @@
 
 struct ev_loop;
 
-enum loop_phase { LOOP_NOW, LOOP_END, LOOP_NR_PHASES };
+enum loop_phase { LOOP_NOW, LOOP_END, LOOP_NEXT, LOOP_NR_PHASES };
 
 /* A piece of work to be done once this turn. Owned by the caller, zero-initialised. */
 struct deferred {
@@ -34,6 +35,8 @@ void loop_run(void);
 void loop_stop(void);
 /* One turn; @block: wait for an event if there is nothing to do. For tests and tools. */
 void loop_turn(bool block);
+/* Turns that are over: the same number means the same turn. */
+uint64_t loop_nr_turns(void);
 
 /* Queues @d for this turn; does nothing if it is queued already. */
 void loop_defer(struct deferred *d, enum loop_phase phase);

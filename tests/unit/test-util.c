@@ -53,6 +53,31 @@ TEST(loop, now_before_end_and_once)
     CHECK_STR(trace, "ne");
 }
 
+static struct deferred next;
+
+static void queue_next(struct deferred *d)
+{
+    (void)d;
+    note("q");
+    loop_defer(&next, LOOP_NEXT);
+}
+
+TEST(loop, next_waits_for_another_turn)
+{
+    struct deferred n = {.fn = queue_next};
+    uint64_t turn = loop_nr_turns();
+
+    trace[0] = 0;
+    next.fn = note_now;
+    loop_defer(&n, LOOP_NOW);
+    loop_turn(false);
+    CHECK_STR(trace, "q");
+    CHECK_EQ(loop_nr_turns(), turn + 1);
+    loop_turn(true); /* does not sleep */
+    CHECK_STR(trace, "qn");
+    CHECK_EQ(loop_nr_turns(), turn + 2);
+}
+
 TEST(loop, undefer_takes_it_back)
 {
     struct deferred n = {.fn = note_now};
