@@ -225,6 +225,16 @@ static void co_resume_stream(struct chain *c)
         log_err("chain %s: the stream can't go on: %s", c->rec->name, err.msg);
 }
 
+/* A copy of it was being made when the daemon was killed. */
+static void forget_copy(struct chain_record *rec)
+{
+    if (!rec->copy_to)
+        return;
+    log_notice("chain %s: copying into %s does not go on after the restart: the file is incomplete",
+               rec->name, rec->copy_to);
+    record_set(&rec->copy_to, NULL);
+}
+
 /* Before anything is opened for writing it is on disk that it is; chains from the state. */
 static void co_list_chains(struct daemon *d)
 {
@@ -238,6 +248,7 @@ static void co_list_chains(struct daemon *d)
             log_err("chain %s: out of memory", rec->name);
             continue;
         }
+        forget_copy(rec);
         c->fix_leaks = rec->unclean;
         rec->unclean = rec->unclean || rec->writable;
     }

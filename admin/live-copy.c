@@ -220,6 +220,7 @@ static int co_pivot(struct copying *m, struct error *err)
         ret = co_settle(m->target.node);
     if (ret)
         return fail_last_writes(m, ret, err);
+    record_set(&c->rec->copy_to, NULL);
     ret = co_state_save_shape(c, &m->shape, err);
     if (!ret)
         blk_head_set_root(disk_head(c), m->target.node);
@@ -286,8 +287,8 @@ static int co_end_switch(struct copying *m, struct error *err)
     }
     if (!ret) {
         co_take_over(m);
-        log_notice("chain %s: its disk is %s now, %u layers", c->rec->name, m->target.path,
-                   c->nr_layers);
+        log_notice("chain %s: its disk is %s now, with %u layers below", c->rec->name,
+                   m->target.path, m->keep);
     }
     co_blk_node_unref(top);
     return ret;
@@ -318,8 +319,8 @@ static void copy_done(struct job *job, void *opaque)
     else if (stays)
         log_notice("chain %s: %s is a copy of its disk", c->rec->name, m->target.path);
     c->copy = NULL;
-    if (!job->ret && !stays)
-        co_state_save_or_log(c->d->state); /* UUIDs */
+    record_set(&c->rec->copy_to, NULL);
+    co_state_save_or_log(c->d->state); /* UUIDs, too */
     chain_update_pages(c, true);
     co_copy_target_close(&m->target);
     co_free_copying(m);
@@ -327,6 +328,18 @@ static void copy_done(struct job *job, void *opaque)
 
 /* ---- the command ------------------------------------------------------------------------------
  */
+
+/* It is known after a crash that the file is incomplete. */
+static int co_note_copy(struct copying *m, struct error *err)
+{
+    struct chain_record *rec = m->c->rec;
+    int ret = record_set(&rec->copy_to, m->target.path);
+
+    ret = ret ? error_set(err, ENOMEM, "out of memory") : co_state_save(m->c->d->state, err);
+    if (ret)
+        record_set(&rec->copy_to, NULL);
+    return ret;
+}
 
 static int start_job(struct copying *m, const struct copy_order *o, struct error *err)
 {
@@ -373,10 +386,13 @@ int co_chain_copy(struct chain *c, const struct copy_order *o, struct error *err
     m->keep = keep;
     ret = co_copy_target_open(&m->target, c, &o->target, keep ? &c->layers[keep - 1] : NULL, err);
     if (!ret)
+        ret = co_note_copy(m, err);
+    if (!ret)
         ret = co_insert_replica(m, o, err);
     if (!ret)
         ret = start_job(m, o, err);
     if (ret) {
+        record_set(&c->rec->copy_to, NULL);
         co_remove_replica(m);
         co_copy_target_discard(&m->target);
         co_free_copying(m);

@@ -57,6 +57,7 @@ static const struct field fields[] = {
     OPTIONAL("next-lun", F_U64, next_lun),
     OPTIONAL("commit-base", F_STRING, commit_base),
     OPTIONAL("commit-top", F_STRING, commit_top),
+    OPTIONAL("copy-to", F_STRING, copy_to),
     OPTIONAL("unclean", F_BOOL, unclean),
     OPTIONAL("map-path", F_STRING, map_path),
     OPTIONAL("source-url", F_STRING, source_url),

@@ -58,6 +58,7 @@ struct chain_record {
     struct number_list layer_luns;      /* the same order; 0: not shown (half committed) */
     uint64_t next_lun;                  /* numbers below were given once; 0: not noted yet */
     char *commit_base, *commit_top;     /* paths, while layers are committed; NULL: none are */
+    char *copy_to;                      /* of a mirror or backup under way, which a restart ends */
     bool unclean; /* its top is open for writing, or was when the daemon was killed */
 
     /* ---- a pull, until its source is dropped (source_url NULL then) ---- */

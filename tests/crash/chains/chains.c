@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Power cuts of whole chains: images, raw destination and its map, in a directory in memory, are
- * cut at one moment while snapshots, commits, streams and copy-on-read go on under guests' writes.
- * What the record names as the top at that moment is opened, and must read as the guests know it.
+ * cut at one moment while snapshots, commits, mirrors, streams and copy-on-read go on under guests'
+ * writes. What the record names as the top at that moment is opened, and must read as the guests
+ * know it.
  *
  *   chains [-n CUTS] [-s SEED] [-q EVERY] [-b BARRIER] [-v]
  *
  * -n  how many cuts to judge (3000)
  * -s  the first seed (1)
  * -q  every how many cuts qemu-img is asked; 0: never (100)
- * -b  a barrier to be removed: header, copy, data, blocks, data-file. The harness has to find that
- * -v  a line for each seed
- * Exit status: 0 all right, 1 violations found, 2 it could not work.
+ * -b  a barrier to be removed: header, copy, mirror, data, blocks, data-file. The harness has to
+ * find that -v  a line for each seed Exit status: 0 all right, 1 violations found, 2 it could not
+ * work.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -35,8 +36,13 @@
 #define MAX_PRINTED 10
 
 static const char *const broken_names[LIVE_NR_BROKEN] = {
-    [LIVE_WHOLE] = "none",   [LIVE_NO_HEADER] = "header", [LIVE_NO_COPY] = "copy",
-    [LIVE_NO_DATA] = "data", [LIVE_NO_BLOCKS] = "blocks", [LIVE_NO_DATA_FILE] = "data-file",
+    [LIVE_WHOLE] = "none",
+    [LIVE_NO_HEADER] = "header",
+    [LIVE_NO_COPY] = "copy",
+    [LIVE_NO_DATA] = "data",
+    [LIVE_NO_BLOCKS] = "blocks",
+    [LIVE_NO_MIRROR] = "mirror",
+    [LIVE_NO_DATA_FILE] = "data-file",
 };
 
 static struct {

@@ -16,6 +16,7 @@
 #include "lun-backends/cowmap.h"
 #include "lun-backends/formats.h"
 #include "lun-backends/qcow2.h"
+#include "lun-backends/replica.h"
 #include "lun-backends/stream.h"
 #include "util/size.h"
 
@@ -24,13 +25,10 @@
 #define DISK_MAX  (768u << 10)
 
 const char *const live_op_names[LIVE_NR_OPS] = {
-    [LIVE_NONE] = "guests only",
-    [LIVE_SNAPSHOT] = "snapshot",
-    [LIVE_COMMIT] = "commit",
-    [LIVE_COMMIT_TOP] = "commit of the top",
-    [LIVE_STREAM] = "stream to qcow2",
-    [LIVE_RAW] = "stream to raw",
-    [LIVE_GROW] = "grow",
+    [LIVE_NONE] = "guests only",  [LIVE_SNAPSHOT] = "snapshot",
+    [LIVE_COMMIT] = "commit",     [LIVE_COMMIT_TOP] = "commit of the top",
+    [LIVE_MIRROR] = "mirror",     [LIVE_STREAM] = "stream to qcow2",
+    [LIVE_RAW] = "stream to raw", [LIVE_GROW] = "grow",
     [LIVE_SHRINK] = "shrink",
 };
 
@@ -502,6 +500,96 @@ static void co_commit_top(struct live *l)
         co_take_out(l, base + 1, top - base);
 }
 
+/* A new file, over the lowest @keep layers. */
+static struct blk_node *co_open_copy(struct live *l, const char *name, unsigned keep,
+                                     struct error *err)
+{
+    struct live_layer *below = keep ? &l->layer[keep - 1] : NULL;
+    struct file_opts fo = {.writable = true};
+    struct blk_node *node = NULL, *file;
+    char path[64];
+    int ret;
+
+    in_dir(path, name);
+    ret = co_make_layer(l, name, below ? below->name : NULL, top_of(l)->size_bytes, err);
+    if (!ret)
+        ret = co_file_open(path, &fo, &file, err);
+    if (!ret) {
+        ret = co_qcow2_open(file, true, &node, err);
+        co_blk_node_unref(file);
+    }
+    if (!ret && below)
+        blk_set_backing(node, below->node);
+    return node;
+}
+
+/* Drained. */
+static int co_go_over(struct live *l, struct blk_node *replica, struct live_layer *copy,
+                      bool over_top)
+{
+    struct blk_node *top = top_of(l);
+    int ret = co_replica_catch_up(replica);
+
+    if (!ret && over_top)
+        ret = top->drv->co_inactivate(top);
+    if (!ret)
+        ret = copy->node->drv->co_inactivate(copy->node);
+    if (ret)
+        return ret;
+    save_top(l, copy->name);
+    blk_head_set_root(&l->w.head, copy->node);
+    l->w.node = copy->node;
+    return 0;
+}
+
+/* The disk into a new file, of one of the three kinds, which then is its top. */
+static void co_mirror(struct live *l)
+{
+    const unsigned kept[] = {0, l->nr_layers - 1, l->nr_layers};
+    unsigned keep = kept[rnd_below(&l->w.rnd, 3)], n = l->nr_layers;
+    struct blk_node *top = top_of(l);
+    struct replica_opts ro = {.source = top, .all = keep < n, .levels = keep && keep < n};
+    struct replica_job_opts jo = {.auto_complete = true};
+    struct live_layer copy = {.node = NULL};
+    struct error err = ERROR_INIT;
+    int ret;
+
+    if (n == LIVE_LAYERS || l->raw || !top->drv->co_inactivate)
+        return;
+    ro.write_blocking = rnd_one_in(&l->w.rnd, 3);
+    snprintf(copy.name, sizeof(copy.name), "layer%u.qcow2", l->serial++);
+    ro.target = copy.node = co_open_copy(l, copy.name, keep, &err);
+    if (!copy.node) {
+        complain(l, "the file of a mirror", &err);
+        return;
+    }
+    vdisk_sync_names(l->disk);
+    if (l->broken == LIVE_NO_MIRROR)
+        l->weak_file = file_of(l, copy.name);
+    co_blk_drain_begin(top);
+    jo.replica = replica_new(&ro);
+    blk_head_set_root(&l->w.head, jo.replica);
+    blk_drain_end(top);
+    ret = co_run_job(l, replica_job_new("mirror", "chain", &jo, &err), "mirror", &err);
+    co_blk_drain_begin(top);
+    if (!ret)
+        ret = co_go_over(l, jo.replica, &copy, keep == n);
+    if (ret)
+        blk_head_set_root(&l->w.head, top);
+    blk_drain_end(top);
+    l->weak_file = NULL;
+    co_blk_node_unref(jo.replica);
+    if (ret) {
+        co_blk_node_unref(copy.node);
+        return;
+    }
+    if (keep == n)
+        co_seal(l, n - 1);
+    else
+        co_take_out(l, keep, n - keep);
+    l->layer[l->nr_layers++] = copy;
+}
+
 /* Everything into the top, with copy-on-read beside it; then it stands alone. */
 static void co_stream(struct live *l)
 {
@@ -542,16 +630,14 @@ static void co_stream(struct live *l)
 static void co_operation(struct live *l)
 {
     static void (*const ops[])(struct live *) = {
-        [LIVE_SNAPSHOT] = co_snapshot,
-        [LIVE_COMMIT] = co_commit_sealed,
-        [LIVE_COMMIT_TOP] = co_commit_top,
-        [LIVE_STREAM] = co_stream,
-        [LIVE_GROW] = co_grow,
+        [LIVE_SNAPSHOT] = co_snapshot,     [LIVE_COMMIT] = co_commit_sealed,
+        [LIVE_COMMIT_TOP] = co_commit_top, [LIVE_MIRROR] = co_mirror,
+        [LIVE_STREAM] = co_stream,         [LIVE_GROW] = co_grow,
         [LIVE_SHRINK] = co_shrink,
     };
     static const enum live_op choice[] = {
-        LIVE_SNAPSHOT,   LIVE_SNAPSHOT, LIVE_SNAPSHOT,   LIVE_COMMIT, LIVE_COMMIT,
-        LIVE_COMMIT_TOP, LIVE_STREAM,   LIVE_COMMIT_TOP, LIVE_GROW,   LIVE_SHRINK};
+        LIVE_SNAPSHOT, LIVE_SNAPSHOT,   LIVE_SNAPSHOT, LIVE_COMMIT, LIVE_COMMIT, LIVE_COMMIT_TOP,
+        LIVE_STREAM,   LIVE_COMMIT_TOP, LIVE_GROW,     LIVE_SHRINK, LIVE_MIRROR, LIVE_MIRROR};
     enum live_op op = l->raw ? LIVE_STREAM : choice[rnd_below(&l->w.rnd, ARRAY_LEN(choice))];
     struct live_span *s = &l->span[l->nr_spans];
     uint64_t before;

@@ -14,6 +14,7 @@ enum live_op {
     LIVE_SNAPSHOT,
     LIVE_COMMIT,
     LIVE_COMMIT_TOP,
+    LIVE_MIRROR,
     LIVE_STREAM,
     LIVE_RAW,
     LIVE_GROW,
@@ -29,6 +30,7 @@ enum live_broken {
     LIVE_NO_COPY,      /* layers are taken out before what was committed is durable */
     LIVE_NO_DATA,      /* a backing is dropped before the data that replaces it is durable */
     LIVE_NO_BLOCKS,    /* a map says local before the block's data is durable */
+    LIVE_NO_MIRROR,    /* the disk goes over to a mirror before it is durable */
     LIVE_NO_DATA_FILE, /* an image names data in its data file before it is durable there */
     LIVE_NR_BROKEN,
 };
