@@ -23,6 +23,7 @@
 #define PIECE_BYTES    (UINT64_C(1) << 20)
 #define SPAN_BYTES     (UINT64_C(64) << 20) /* bounds how long a range is held */
 #define MAX_EXTENTS    32
+#define MAX_SPARE      16 /* buffers kept: fresh memory costs as much as copying it */
 
 struct flight {
     struct list_head link;
@@ -40,6 +41,8 @@ struct replica {
     bool released; /* guests wait for nothing any more */
     int broken;    /* of a backup; -errno */
     struct replica_stats stats;
+    void *spare[MAX_SPARE]; /* of PIECE_BYTES */
+    unsigned nr_spare;
 };
 
 static struct replica *to_replica(const struct blk_node *node)
@@ -245,11 +248,23 @@ static int co_copy_extents(struct replica *r, const struct blk_extent *ext, int 
     return ret;
 }
 
+static void *take_buf(struct replica *r)
+{
+    return r->nr_spare ? r->spare[--r->nr_spare] : aligned_alloc(ALIGN_BYTES, PIECE_BYTES);
+}
+
+static void put_buf(struct replica *r, void *buf)
+{
+    if (buf && r->nr_spare < MAX_SPARE)
+        r->spare[r->nr_spare++] = buf;
+    else
+        free(buf);
+}
+
 static int co_copy_range(struct replica *r, uint64_t pos, uint64_t end, bool *in_write)
 {
     struct blk_extent *ext = calloc(MAX_EXTENTS, sizeof(*ext));
-    uint64_t room = round_up_pow2(MIN_OF(end - pos, PIECE_BYTES), ALIGN_BYTES);
-    void *buf = ext ? aligned_alloc(ALIGN_BYTES, room) : NULL;
+    void *buf = ext ? take_buf(r) : NULL;
     int ret = buf ? 0 : -ENOMEM;
 
     *in_write = false;
@@ -262,7 +277,7 @@ static int co_copy_range(struct replica *r, uint64_t pos, uint64_t end, bool *in
         if (!ret)
             ret = co_copy_extents(r, ext, n, &pos, end, buf, in_write);
     }
-    free(buf);
+    put_buf(r, buf);
     free(ext);
     return ret;
 }
@@ -441,7 +456,11 @@ void replica_get_stats(const struct blk_node *node, struct replica_stats *st)
 
 static void replica_close(struct blk_node *node)
 {
-    free(to_replica(node)->map);
+    struct replica *r = to_replica(node);
+
+    while (r->nr_spare)
+        free(r->spare[--r->nr_spare]);
+    free(r->map);
 }
 
 #define REPLICA_DRIVER(name_, change_)                                              \
