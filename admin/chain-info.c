@@ -96,10 +96,10 @@ static json_t *layer_info(const struct chain *c, unsigned i)
 static json_t *remote_layer_info(const struct chain *c)
 {
     const struct chain_record *rec = c->rec;
-    json_t *j =
-        json_pack("{s:i, s:s, s:s, s:s, s:I, s:b, s:b}", "index", 0, "node-name", c->remote->name,
-                  "url", rec->source_url, "format", "raw", "virtual-size",
-                  (json_int_t)c->remote->size_bytes, "sealed", rec->source_has_cowl, "local", 0);
+    json_t *j = json_pack("{s:i, s:s, s:s, s:s, s:I, s:b, s:b}", "index", 0, "node-name",
+                          c->remote->name, "url", rec->source_url, "format", "raw", "virtual-size",
+                          (json_int_t)c->remote->size_bytes, "sealed",
+                          rec->source_has_cowl && !rec->source_unsealed, "local", 0);
 
     if (rec->source_has_cowl)
         json_put(j, "uuid", json_uuid(&rec->source_layer));

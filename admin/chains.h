@@ -41,6 +41,7 @@ struct chain {
     struct target *target;
     unsigned nr_layers;
     struct layer *layers;     /* local ones, [0] = lowest */
+    bool base_assumed_raw;    /* layers[0]: nobody has said what it is */
     struct blk_node *remote;  /* below layers[0]; NULL: none (any more) */
     struct holder *holder;    /* of the source's LUNs, see holds.h; NULL: none */
     struct chain_image *base; /* of a pull that keeps one, until the source goes; may be NULL */

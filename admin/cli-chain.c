@@ -219,6 +219,7 @@ int cli_run_chain_export(struct cli *cli, const struct cli_cmd *cmd, json_t *arg
     int status = cli_execute(cli, cmd->execute, args, &chain);
 
     if (chain) {
+        put_warnings(chain);
         printf("%s is served as %s\n", cli_str(chain, "name"), cli_str(chain, "target"));
         put_tree(chain);
     }

@@ -12,6 +12,7 @@
 #include "admin/chain-info.h"
 #include "admin/chains.h"
 #include "admin/commands.h"
+#include "admin/json-util.h"
 #include "admin/live.h"
 #include "admin/holds.h"
 #include "admin/pull.h"
@@ -216,9 +217,25 @@ static int co_export(struct chain *c, const json_t *args, struct error *err)
     return ret;
 }
 
+static json_t *export_warnings(const struct chain *c)
+{
+    json_t *list = json_array();
+    char text[PATH_MAX + 128];
+
+    if (c->base_assumed_raw) {
+        snprintf(text, sizeof(text),
+                 "%s is a backing file without a recorded format: taken as raw; --probe-backing "
+                 "looks at it",
+                 c->layers[0].filename);
+        json_array_append_new(list, json_text(text));
+    }
+    return list;
+}
+
 static json_t *run_export(struct daemon *d, const json_t *args, struct error *err)
 {
     struct chain_record *rec;
+    json_t *info, *warnings;
     struct chain *c;
 
     if (check_account_args(args, err) || (!ram_is_name(arg_string(args, "image")) &&
@@ -242,7 +259,10 @@ static json_t *run_export(struct daemon *d, const json_t *args, struct error *er
     }
     log_notice("chain %s: %s with %u layers served as %s", rec->name, rec->path, c->nr_layers,
                rec->target);
-    return co_info_and_release(c);
+    warnings = export_warnings(c);
+    info = co_info_and_release(c);
+    json_put(info, "warnings", warnings);
+    return info;
 }
 
 /* ---- chain-pull ----------------------------------------------------------------------------- */

@@ -81,6 +81,7 @@ int co_chain_open_export(struct chain *c, struct error *err)
     ret = co_chain_open(rec->path, &opts, &image, err);
     if (ret)
         return ret;
+    c->base_assumed_raw = image->base_assumed_raw;
     ret = was ? check_formats(rec, image, err) : note_formats(rec, image, err);
     if (!ret && was && was != image->nr_layers) {
         string_list_release(&rec->layer_formats);

@@ -74,8 +74,11 @@ static int co_read_source(const struct remote_opts *ro, struct found_chain *foun
     struct iscsi_conn *conn;
     int ret;
 
-    if (co_iscsi_connect(&co, &conn, err))
+    if (co_iscsi_connect(&co, &conn, err)) {
+        if (err->errnum == EACCES && !co.user && strstr(err->msg, "uthentication"))
+            error_prefix(err, "the source wants a user: give USER@ and --source-secret-file");
         return -err->errnum;
+    }
     ret = co_chain_read(conn, found, err);
     co_iscsi_close(conn);
     return ret;
@@ -107,6 +110,7 @@ static int co_find_source(struct chain *c, struct remote_opts *ro, const struct 
 static void note_source(struct chain_record *rec, const struct remote_identity *id)
 {
     rec->source_has_cowl = id->has_cowl;
+    rec->source_unsealed = id->unsealed;
     rec->source_layer = id->layer_uuid;
     memcpy(rec->source_naa.b, id->naa, sizeof(rec->source_naa.b));
     rec->source_bytes = id->size_bytes;
@@ -116,6 +120,7 @@ static void expect_source(const struct chain_record *rec, struct remote_identity
 {
     memset(id, 0, sizeof(*id));
     id->has_cowl = rec->source_has_cowl;
+    id->unsealed = rec->source_unsealed;
     id->layer_uuid = rec->source_layer;
     memcpy(id->naa, rec->source_naa.b, sizeof(id->naa));
     id->size_bytes = rec->source_bytes;
@@ -148,6 +153,10 @@ static int co_connect_source(struct chain *c, const struct pull_opts *opts, cons
     ro->digests = c->rec->source_digests;
     snprintf(ro->initiator, sizeof(ro->initiator), "%s", c->d->state->initiator);
     ret = iscsi_url_parse(opts->url, &ro->url, err);
+    if (!ret && !*ro->url.user != !rec->source_secret_file)
+        ret = error_set(err, EINVAL,
+                        "USER@ in the URL and --source-secret-file ('source-secret-file') go "
+                        "together: what we log in to the source with");
     if (!ret && rec->source_secret_file)
         ret = co_secret_read(rec->source_secret_file, ro->secret, sizeof(ro->secret), err);
     if (!ret)

@@ -64,6 +64,7 @@ static const struct field fields[] = {
     OPTIONAL("source-user", F_STRING, source_user),
     OPTIONAL("source-secret-file", F_STRING, source_secret_file),
     FIELD("source-has-cowl", F_BOOL, source_has_cowl),
+    OPTIONAL("source-unsealed", F_BOOL, source_unsealed),
     FIELD("source-layer", F_UUID, source_layer),
     FIELD("source-naa", F_UUID, source_naa),
     FIELD("source-bytes", F_U64, source_bytes),

@@ -67,6 +67,7 @@ struct chain_record {
     char *source_user; /* CHAP */
     char *source_secret_file;
     bool source_has_cowl;
+    bool source_unsealed; /* the user has said --quiesced */
     struct uuid source_layer;
     struct uuid source_naa; /* VPD 83h designator, 16 bytes of anything */
     uint64_t source_bytes;  /* capacity */

@@ -91,6 +91,7 @@ static int co_choose_format(struct opening *o, struct blk_node *file, bool top)
         ret = co_probe_format(o, file);
     } else if (!*o->format) {
         log_warn("'%s' is a backing file without a recorded format: taken as raw", o->path);
+        o->chain->base_assumed_raw = true;
         strcpy(o->format, "raw");
     }
     if (!strcmp(o->format, "file") || !strcmp(o->format, "host_device"))

@@ -27,6 +27,7 @@ struct chain_layer {
 struct chain_image {
     unsigned nr_layers;
     struct chain_layer *layers; /* [0] = base .. [nr_layers - 1] = top */
+    bool base_assumed_raw;      /* its format is recorded nowhere, and nobody looked */
 };
 
 struct chain_open_opts {

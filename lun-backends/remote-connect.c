@@ -62,8 +62,10 @@ static int check_identity(struct remote *r, const struct lun_info *info, struct 
         .size_bytes = info->blocks * info->block_bytes,
     };
 
-    if (info->has_cowl)
+    if (info->has_cowl) {
         is.layer_uuid = info->cowl.layer_uuid;
+        is.unsealed = !(info->cowl.flags & COWL_SEALED);
+    }
     memcpy(is.naa, info->designator, sizeof(is.naa));
     if (r->id.size_bytes && !same_disk(&r->id, &is)) {
         char want[128], found[128];
@@ -146,20 +148,59 @@ static int co_identify_lun(struct remote_session *s, int lun, struct lun_info *i
     return check_identity(s->remote, info, err);
 }
 
+static bool is_flat_disk(const struct lun_info *info)
+{
+    return info->connected && info->device_type == 0 && info->has_cowl &&
+           info->cowl.view == COWL_VIEW_FLAT;
+}
+
 /* A snapshot at the source puts another disk under LUN 0; the one that was there has its own. */
-static int co_identify(struct remote_session *s, struct error *err)
+static int co_find_lun(struct remote_session *s, int *lun, struct lun_info *info, struct error *err)
 {
     struct remote *r = s->remote;
     struct error other_err = ERROR_INIT;
-    struct lun_info info;
-    int lun = r->opts.url.lun, ret = co_identify_lun(s, lun, &info, err);
+    int ret;
 
-    if (ret == -ESTALE && r->other_lun >= 0 &&
-        !co_identify_lun(s, r->other_lun, &info, &other_err) && info.has_cowl &&
-        info.cowl.view == COWL_VIEW_FLAT) {
-        lun = r->other_lun;
-        ret = 0;
-    }
+    *lun = r->opts.url.lun;
+    ret = co_identify_lun(s, *lun, info, err);
+    if (ret != -ESTALE || r->other_lun < 0 || co_identify_lun(s, r->other_lun, info, &other_err) ||
+        !is_flat_disk(info))
+        return ret;
+    *lun = r->other_lun;
+    return 0;
+}
+
+/*
+ * An unsealed layer has another UUID when its host has opened it anew. Its own LUN is given to no
+ * other layer of the chain, so what is there is what was pulled, if it still is that chain, which
+ * the designator of the disk tells. True: the UUID of now is what is expected from here on.
+ */
+static bool co_adopt_uuid(struct remote_session *s)
+{
+    struct remote *r = s->remote;
+    struct error ignored = ERROR_INIT;
+    struct lun_info disk, own;
+
+    if (!r->id.unsealed || r->other_lun < 0 || !naa_known(&r->id) ||
+        co_lun_info(s->conn, r->opts.url.lun, &disk, &ignored) ||
+        co_lun_info(s->conn, r->other_lun, &own, &ignored))
+        return false;
+    if (memcmp(disk.designator, r->id.naa, sizeof(r->id.naa)) || !is_flat_disk(&own) ||
+        own.blocks * own.block_bytes != r->id.size_bytes)
+        return false;
+    log_notice("%s: its host has opened it anew: taken as quiesced still", r->node.filename);
+    r->id.layer_uuid = own.cowl.layer_uuid;
+    return true;
+}
+
+static int co_identify(struct remote_session *s, struct error *err)
+{
+    struct remote *r = s->remote;
+    struct lun_info info;
+    int lun, ret = co_find_lun(s, &lun, &info, err);
+
+    if (ret == -ESTALE && co_adopt_uuid(s))
+        ret = co_find_lun(s, &lun, &info, err);
     if (ret)
         return ret;
     if (s == &r->demand)

@@ -33,6 +33,7 @@ int iscsi_url_format(const struct iscsi_url *url, char *buf, size_t len);
 /* What was learned of a LUN at connect; kept in the state to know the source again. */
 struct remote_identity {
     bool has_cowl;
+    bool unsealed;          /* if has_cowl: the UUID holds until its host opens it anew */
     struct uuid layer_uuid; /* if has_cowl */
     uint8_t naa[16];        /* first VPD 83h designator of the LUN, zeros if none */
     uint64_t size_bytes;
