@@ -4,7 +4,7 @@
  * sweep after sweep. Invariant: what is not copied is marked, so an error loses nothing: trying
  * again is going on.
  */
-#define LOG_AREA "job"
+#define LOG_AREA "replica"
 #include "lun-backends/replica.h"
 
 #include <errno.h>

@@ -21,9 +21,9 @@ static const char *const level_names[] = {
 
 /* Every LOG_AREA there is. */
 static const char *const areas[] = {
-    "accounts", "aio",    "block",     "chain",  "commit", "control", "copy-on-read", "cowmap",
-    "cowtgt",   "daemon", "discovery", "events", "file",   "hold",    "inject",       "iscsi",
-    "isns",     "qcow2",  "remote",    "scsi",   "state",  "stream",  "throttle",
+    "accounts", "aio",    "block",     "chain",   "commit", "control", "copy-on-read", "cowmap",
+    "cowtgt",   "daemon", "discovery", "events",  "file",   "hold",    "inject",       "iscsi",
+    "isns",     "qcow2",  "remote",    "replica", "scsi",   "state",   "stream",       "throttle",
 };
 
 #define NR_AREAS ARRAY_LEN(areas)
