@@ -16,8 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "admin/events.h"
-#include "admin/json-util.h"
 #include "admin/live.h"
 #include "admin/settings.h"
 #include "lun-backends/commit.h"
@@ -50,38 +48,6 @@ static void free_committing(struct committing *m)
 }
 
 /* ---- may it be done? ------------------------------------------------------------------------- */
-
-/* An image, and of no other chain of this daemon. */
-int chain_check_other_chains(const struct chain *c, const struct layer *l, struct error *err)
-{
-    struct file_identity mine, theirs;
-    struct chain *other;
-
-    if (!chain_node_identity(l->node, &mine) || !l->node->drv->co_reopen)
-        return error_set_class(err, ERR_NOT_SUPPORTED, ENOTSUP,
-                               "%s is no image that can be committed", l->filename);
-    list_for_each_entry (other, &c->d->chains, link) {
-        for (unsigned i = 0; other != c && i < other->nr_layers; i++) {
-            if (!chain_node_identity(other->layers[i].node, &theirs))
-                continue;
-            if (mine.dev == theirs.dev && mine.inode == theirs.inode)
-                return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY, "chain '%s' uses %s, too",
-                                       other->rec->name, l->filename);
-        }
-    }
-    return 0;
-}
-
-int chain_check_lun(const struct chain *c, uint16_t number, struct error *err)
-{
-    struct lun *lun = target_find_lun(c->target, number);
-    char who[256];
-
-    if (!lun || !lun_in_use(lun, who, sizeof(who)))
-        return 0;
-    return error_set_class(err, ERR_DEVICE_IN_USE, EBUSY,
-                           "chain '%s': %s, which would be taken away", c->rec->name, who);
-}
 
 static int check_layers(const struct chain *c, const struct commit_order *o, struct error *err)
 {
@@ -302,52 +268,6 @@ static int co_take_lun_of_top(struct committing *m)
     if (lun)
         co_chain_unserve_lun(m->c, lun);
     return lun;
-}
-
-static void tell_dropped(const struct chain *c, const struct layer *l)
-{
-    char uuid[UUID_STRLEN];
-
-    uuid_to_text(&l->uuid, uuid);
-    event_emit(c->d, "CHAIN_LAYER_DROPPED",
-               json_pack("{s:s, s:o, s:s, s:s}", "chain", c->rec->name, "layer",
-                         json_text(l->filename), "uuid", uuid, "target", c->rec->target));
-}
-
-static bool has_file(const struct chain *c, const char *filename)
-{
-    for (unsigned i = 0; i < c->nr_layers; i++)
-        if (!strcmp(c->layers[i].filename, filename))
-            return true;
-    return false;
-}
-
-void co_chain_let_go(struct chain *c, struct layer *gone, unsigned n)
-{
-    while (n-- > 0) {
-        co_blk_node_unref(gone[n].node);
-        if (!has_file(c, gone[n].filename))
-            tell_dropped(c, &gone[n]);
-        free(gone[n].filename);
-    }
-}
-
-void co_chain_drop_layers(struct chain *c, unsigned first, unsigned n)
-{
-    struct layer *gone = calloc(n, sizeof(*gone));
-
-    if (gone)
-        memcpy(gone, &c->layers[first], n * sizeof(*gone));
-    for (unsigned i = first; !gone && i < first + n; i++) { /* no memory: closed behind our back */
-        blk_node_unref(c->layers[i].node);
-        free(c->layers[i].filename);
-    }
-    memmove(&c->layers[first], &c->layers[first + n],
-            (c->nr_layers - first - n) * sizeof(*c->layers));
-    c->nr_layers -= n;
-    if (gone)
-        co_chain_let_go(c, gone, n);
-    free(gone);
 }
 
 /* The layers as they are to be, base first; a copy, to be freed. */

@@ -51,34 +51,6 @@ int chain_find_layer(const struct chain *c, const char *text, struct error *err)
     return found;
 }
 
-/* The record as @s says, on disk; on failure as it was, in memory and if possible on disk. */
-int co_state_save_shape(struct chain *c, struct layer_shape *s, struct error *err)
-{
-    struct error ignored = ERROR_INIT;
-    int ret;
-
-    shape_swap(s, c->rec);
-    ret = co_state_save(c->d->state, err);
-    if (!ret)
-        return 0;
-    shape_swap(s, c->rec);
-    co_state_save(c->d->state, &ignored); /* the first error is the one to tell */
-    return ret;
-}
-
-/* After a change of the file by us: what it is now is what the UUID names. */
-void layer_set_sealed(struct chain *c, struct layer *l, bool keep_uuid)
-{
-    struct file_identity id;
-
-    if (!chain_node_identity(l->node, &id))
-        return;
-    if (keep_uuid)
-        state_set_file_uuid(c->d->state, l->filename, &id, &l->uuid);
-    else
-        state_file_uuid(c->d->state, l->filename, &id, &l->uuid);
-}
-
 /* ---- snapshot ------------------------------------------------------------------------------ */
 
 struct snapshot {

@@ -119,7 +119,7 @@ struct copy_order {
 /* Starts the job. */
 int co_chain_copy(struct chain *c, const struct copy_order *o, struct error *err);
 
-/* ---- shared by them ---- */
+/* ---- shared by them: live-layers.c, and co_layer_write_backing() in live.c ---- */
 /* An image, and of no other chain of this daemon. */
 int chain_check_other_chains(const struct chain *c, const struct layer *l, struct error *err);
 /* Nobody uses the LUN of that number. */

@@ -46,6 +46,7 @@ libadmin_a_SOURCES = \
 	admin/live-commit.c \
 	admin/live-copy.c \
 	admin/live-drop.c \
+	admin/live-layers.c \
 	admin/live-stream.c \
 	admin/live.c \
 	admin/live.h \

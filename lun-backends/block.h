@@ -146,7 +146,6 @@ enum blk_event {
     BLK_EV_SOURCE_UP,   /* requests that failed -EHOSTDOWN may be tried again */
     BLK_EV_SOURCE_DOWN, /* a remote below went away */
     BLK_EV_RESIZED,
-    BLK_EV_STATS, /* reserved for filters that watch; may be ignored */
 };
 
 /* Where a sealed layer keeps a range of its disk: see co_locate. */

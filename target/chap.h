@@ -13,7 +13,6 @@
 
 #define CHAP_BINARY_MAX 1024 /* RFC 7143 6.1: large-binary-value */
 #define CHAP_DIGEST_MAX 32
-#define CHAP_TEXT_MAX   (2 + 2 * CHAP_BINARY_MAX) /* "0x" and two digits a byte */
 
 struct chap_algorithm;
 

@@ -13,7 +13,6 @@
 #define PDU_BHS_BYTES     48
 #define PDU_MAX_AHS_BYTES (255 * 4)
 #define PDU_DIGEST_BYTES  4
-#define PDU_MAX_HDR_BYTES (PDU_BHS_BYTES + PDU_MAX_AHS_BYTES + PDU_DIGEST_BYTES)
 #define PDU_NO_TAG        0xffffffffu
 #define PDU_MAX_CDB_BYTES 32 /* longer ones are of no command that we know */
 

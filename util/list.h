@@ -73,7 +73,6 @@ static inline void list_splice_tail(struct list_head *to, struct list_head *from
 
 #define list_entry(ptr, type, member)     container_of(ptr, type, member)
 #define list_first_entry(h, type, member) container_of((h)->next, type, member)
-#define list_last_entry(h, type, member)  container_of((h)->prev, type, member)
 
 #define list_for_each_entry(pos, h, member)                                            \
     for (pos = container_of((h)->next, __typeof__(*pos), member); &pos->member != (h); \
