@@ -175,7 +175,8 @@ static void take_page(int page, const uint8_t *buf, uint32_t got, struct lun_inf
         lun_designator(buf, got, info->designator);
         break;
     case 0xb0: /* SBC-3 6.5.3 */
-        if (got >= 12)
+        info->has_limits = got >= 12;
+        if (info->has_limits)
             info->max_transfer_blocks = get_be32(buf + 8);
         break;
     case COWL_VPD_PAGE:

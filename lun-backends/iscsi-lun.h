@@ -22,7 +22,8 @@ struct lun_info {
     uint32_t block_bytes;
     uint64_t blocks;
     bool lbpme, lbprz;
-    uint32_t max_transfer_blocks;             /* 0: not said */
+    bool has_limits;                          /* there is a VPD B0h */
+    uint32_t max_transfer_blocks;             /* 0: there is no limit, or it is not said */
     uint8_t designator[LUN_DESIGNATOR_BYTES]; /* zeros if it has none */
     bool has_cowl;
     struct cowl_page cowl;

@@ -21,7 +21,8 @@
 #define BACKOFF_MAX_NS    (5000 * MS_NS)
 #define WRONG_IDENTITY_NS (10000 * MS_NS)
 #define STABLE_NS         (10000 * MS_NS) /* a session lost sooner is flapping */
-#define MAX_CHUNK_BYTES   (1u << 20)
+#define MAX_CHUNK_BYTES   (4u << 20)      /* targets' work is by command, too */
+#define SAFE_CHUNK_BYTES  (1u << 20)      /* where a target says nothing of limits */
 
 static void describe(const struct remote_identity *id, char *buf, size_t len)
 {
@@ -86,11 +87,12 @@ static int check_identity(struct remote *r, const struct lun_info *info, struct 
 
 static void take_geometry(struct remote *r, const struct lun_info *info)
 {
+    uint64_t most = info->has_limits ? MAX_CHUNK_BYTES : SAFE_CHUNK_BYTES;
     uint64_t max = (uint64_t)info->max_transfer_blocks * info->block_bytes;
 
     r->block_bytes = info->block_bytes;
     r->blocks = info->blocks;
-    r->max_chunk_bytes = max && max < MAX_CHUNK_BYTES ? (uint32_t)max : MAX_CHUNK_BYTES;
+    r->max_chunk_bytes = (uint32_t)(max ? MIN_OF(max, most) : most);
     /* A delta or image view has other extents than the layer it is a view of. */
     r->ask_layer_status = info->has_cowl && info->cowl.view != COWL_VIEW_IMAGE;
     r->ask_lba_status = info->lbpme && info->lbprz;
