@@ -4,6 +4,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@ static int suffix_shift(char c)
 
 int size_parse(const char *text, uint64_t *bytes)
 {
+    bool hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
     char *end;
     uint64_t whole;
     double fraction = 0;
@@ -26,9 +28,11 @@ int size_parse(const char *text, uint64_t *bytes)
     if (!isdigit((unsigned char)*text))
         return -EINVAL;
     errno = 0;
-    whole = strtoull(text, &end, 10);
+    whole = strtoull(text, &end, hex ? 16 : 10);
     if (errno)
         return -ERANGE;
+    if (hex && (*end || end == text + 2))
+        return -EINVAL;
     if (*end == '.') {
         double scale = 0.1;
 

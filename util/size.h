@@ -5,7 +5,8 @@
 
 #include <stdint.h>
 
-/* 0, or -EINVAL (not a size), -ERANGE (does not fit in int64_t). Suffix b k K M G T P E. */
+/* 0, or -EINVAL (not a size), -ERANGE (does not fit in int64_t). Suffix b k K M G T P E; none
+ * behind a hexadecimal number (0x...). */
 int size_parse(const char *text, uint64_t *bytes);
 /* "1.5 GiB", in @buf of @len bytes; returns @buf. */
 const char *size_human(uint64_t bytes, char *buf, unsigned long len);

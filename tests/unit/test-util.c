@@ -371,6 +371,9 @@ TEST(size, reads_what_qemu_img_reads)
         {"512b", 0, 512},      {"", -EINVAL, 0},
         {"-1", -EINVAL, 0},    {"1KK", -EINVAL, 0},
         {"1Q", -EINVAL, 0},    {"1.", -EINVAL, 0},
+        {"0x1f", 0, 31},       {"0X8000000", 0, 134217728},
+        {"0x", -EINVAL, 0},    {"0x1k", -EINVAL, 0},
+        {"0x1.5", -EINVAL, 0}, {"0x8000000000000000", -ERANGE, 0},
         {"8E", -ERANGE, 0},    {"99999999999999999999", -ERANGE, 0},
     };
 
