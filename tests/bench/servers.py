@@ -30,8 +30,10 @@ def cpu_seconds(pid):
 
 
 def rss_bytes(pid):
+    """Its own memory, without what it maps of files: that is the page cache's."""
     with open(f"/proc/{pid}/statm") as f:
-        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        resident, of_files = (int(n) for n in f.read().split()[1:3])
+    return (resident - of_files) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Server:
