@@ -136,8 +136,7 @@ int cli_run_job_show(struct cli *cli, const struct cli_cmd *cmd, json_t *args)
     return CLI_OK;
 }
 
-/* ---- waiting ----------------------------------------------------------------------------------
- */
+/* ---- waiting ------------------------------------------------------------------------------ */
 
 struct progress {
     bool bar;   /* standard output is a terminal */

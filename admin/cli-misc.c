@@ -10,8 +10,7 @@
 
 #include "admin/qmp-client.h"
 
-/* ---- discover -----------------------------------------------------------------------------------
- */
+/* ---- discover ----------------------------------------------------------------------------- */
 
 /* HOST, HOST:PORT, [V6], [V6]:PORT; a bare V6 address has more than one colon. */
 static int split_host_port(const char *text, json_t *args)

@@ -419,8 +419,7 @@ static json_t *run_remove(struct daemon *d, const json_t *args, struct error *er
     return json_object();
 }
 
-/* ---- query-chains -----------------------------------------------------------------------------
- */
+/* ---- query-chains ------------------------------------------------------------------------- */
 
 static const struct cmd_arg query_args[] = {
     {.name = "name", .type = ARG_STRING, .optional = true},

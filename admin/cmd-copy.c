@@ -173,8 +173,7 @@ static json_t *run_drive_backup(struct daemon *d, const json_t *args, struct err
     return co_qemu_copy(d, args, true, true, err);
 }
 
-/* ---- as people say it ------------------------------------------------------------------------
- */
+/* ---- as people say it --------------------------------------------------------------------- */
 
 #define CHAIN_ARGS                                                                              \
     {.name = "name", .type = ARG_STRING}, {.name = "to", .type = ARG_STRING},                   \

@@ -64,8 +64,7 @@ static struct chain *find_disk(struct daemon *d, const json_t *args, struct erro
     return NULL;
 }
 
-/* ---- snapshots ---------------------------------------------------------------------------------
- */
+/* ---- snapshots ---------------------------------------------------------------------------- */
 
 static const char *const snapshot_formats[] = {"qcow2", NULL};
 static const char *const image_modes[] = {"existing", "absolute-paths", NULL};
@@ -457,8 +456,7 @@ static json_t *run_switch_backing(struct daemon *d, const json_t *args, struct e
     return co_info_and_release(c);
 }
 
-/* ---- settings ---------------------------------------------------------------------------------
- */
+/* ---- settings ----------------------------------------------------------------------------- */
 
 static const struct cmd_arg chain_set_args[] = {
     {.name = "name", .type = ARG_STRING},

@@ -77,8 +77,7 @@ static json_t *run_session_close(struct daemon *d, const json_t *args, struct er
     return NULL;
 }
 
-/* ---- targets, portals, daemon -----------------------------------------------------------------
- */
+/* ---- targets, portals, daemon ------------------------------------------------------------- */
 
 static json_t *lun_info(const struct target *t, uint16_t number)
 {

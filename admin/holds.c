@@ -345,8 +345,7 @@ static void on_source_event(struct blk_head *head, enum blk_event event)
     ev_timer_start(loop_ev(), &h->timer);
 }
 
-/* ---- its life ---------------------------------------------------------------------------------
- */
+/* ---- its life ----------------------------------------------------------------------------- */
 
 static struct holder *holder_of(struct chain *c)
 {
@@ -431,8 +430,7 @@ void co_holds_close(struct chain *c)
     free(h);
 }
 
-/* ---- what is told -------------------------------------------------------------------------------
- */
+/* ---- what is told ------------------------------------------------------------------------- */
 
 json_t *holds_dropped_event(const struct chain_record *rec, unsigned i)
 {

@@ -15,8 +15,7 @@
 #define DEFAULT_SPARSE   4096
 #define REBASE_BYTES     (UINT64_C(1) << 20)
 
-/* ---- convert ----------------------------------------------------------------------------------
- */
+/* ---- convert ------------------------------------------------------------------------------ */
 
 /* How many layers of @chain lie above the file that @to has as its backing; 0: it is not in it. */
 static unsigned layers_above(const struct chain_image *chain, const struct chain_image *to)
@@ -262,8 +261,7 @@ int co_image_convert(json_t *args)
     return ret;
 }
 
-/* ---- commit -------------------------------------------------------------------------------------
- */
+/* ---- commit ------------------------------------------------------------------------------- */
 
 /* What a commit writes: the layers above the base, and the base with all below it, writable. */
 struct commit {

@@ -23,8 +23,7 @@ struct info {
     char backing_format[16]; /* as a json: name says it */
 };
 
-/* ---- json --------------------------------------------------------------------------------------
- */
+/* ---- json --------------------------------------------------------------------------------- */
 
 static json_t *snapshot_json(const struct qcow2_snapshot_info *s)
 {

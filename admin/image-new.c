@@ -15,8 +15,7 @@
 #define MAX_OPTION            2048
 #define DEFAULT_CLUSTER_BYTES 65536 /* also with extended L2, as qemu-img has it */
 
-/* ---- preallocation ----------------------------------------------------------------------------
- */
+/* ---- preallocation ------------------------------------------------------------------------ */
 
 #define FILL_BYTES (UINT64_C(1) << 20)
 

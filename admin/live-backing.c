@@ -77,8 +77,7 @@ static int check_image(const struct switching *p, struct error *err)
     return 0;
 }
 
-/* ---- does it read the same? --------------------------------------------------------------------
- */
+/* ---- does it read the same? --------------------------------------------------------------- */
 
 /* Zeros at @at or not, and how far. Past its end, or without it, a disk reads zeros. */
 static int co_zeros_at(struct blk_node *node, uint64_t at, uint64_t *end, bool *zeros)

@@ -74,8 +74,7 @@ static int check_commit(const struct chain *c, const struct commit_order *o, str
     return check_layers(c, o, err);
 }
 
-/* ---- beginning --------------------------------------------------------------------------------
- */
+/* ---- beginning ---------------------------------------------------------------------------- */
 
 /* Sets the record to what @layers say, with the commit's name on it while it goes on. */
 static int co_save_layers(struct committing *m, const struct layer *layers, unsigned n,
@@ -258,8 +257,7 @@ static void co_seal_base(struct committing *m)
     layer_set_sealed(m->c, l, false);
 }
 
-/* ---- the end ----------------------------------------------------------------------------------
- */
+/* ---- the end ------------------------------------------------------------------------------ */
 
 static int co_take_lun_of_top(struct committing *m)
 {
@@ -451,8 +449,7 @@ static void commit_done(struct job *job, void *opaque)
     free_committing(m);
 }
 
-/* ---- the command --------------------------------------------------------------------------------
- */
+/* ---- the command -------------------------------------------------------------------------- */
 
 static int co_start_job(struct committing *m, const struct commit_order *o, struct error *err)
 {

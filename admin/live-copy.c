@@ -134,8 +134,7 @@ static void co_remove_replica(struct copying *m)
     m->replica = NULL;
 }
 
-/* ---- the end ----------------------------------------------------------------------------------
- */
+/* ---- the end ------------------------------------------------------------------------------ */
 
 static int fail_last_writes(const struct copying *m, int ret, struct error *err)
 {
@@ -326,8 +325,7 @@ static void copy_done(struct job *job, void *opaque)
     co_free_copying(m);
 }
 
-/* ---- the command ------------------------------------------------------------------------------
- */
+/* ---- the command -------------------------------------------------------------------------- */
 
 /* It is known after a crash that the file is incomplete. */
 static int co_note_copy(struct copying *m, struct error *err)

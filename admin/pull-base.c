@@ -179,8 +179,7 @@ int co_pull_choose_base(struct chain *c, const struct found_chain *found, unsign
     return ret;
 }
 
-/* ---- opening and joining -----------------------------------------------------------------------
- */
+/* ---- opening and joining ------------------------------------------------------------------ */
 
 int co_pull_open_base(struct chain *c, struct error *err)
 {
@@ -235,8 +234,7 @@ void pull_apply_copy_on_read(struct chain *c)
                         rec->copy_on_read && !rec->keep_layers && (!rec->base_path || c->upper));
 }
 
-/* ---- is it the source's layer? -----------------------------------------------------------------
- */
+/* ---- is it the source's layer? ------------------------------------------------------------ */
 
 static int co_compare_at(const struct chain *c, const struct blk_node *base, uint64_t offset,
                          struct error *err)

@@ -172,8 +172,7 @@ static int co_read_bitmaps(struct reading *r, const struct qcow2_ext_item *item)
     return ret;
 }
 
-/* ---- header -----------------------------------------------------------------------------------
- */
+/* ---- header ------------------------------------------------------------------------------- */
 
 static int co_take_extension(struct reading *r, const struct qcow2_ext_item *item)
 {

@@ -157,8 +157,7 @@ TEST(qcow2_check, a_lost_refcount_block_is_made_again)
     CHECK_EQ(sh("qemu-img check img && qemu-io -r -f qcow2 -c 'read -P 1 0 1M' img"), 0);
 }
 
-/* ---- open nodes --------------------------------------------------------------------------------
- */
+/* ---- open nodes --------------------------------------------------------------------------- */
 
 static void fix_co(void *arg)
 {

@@ -340,8 +340,7 @@ TEST(qcow2_features, an_image_found_corrupt_is_marked_and_takes_no_more_writes)
     CHECK(strstr(on_image(rw, NULL, NULL), "marked corrupt"));
 }
 
-/* ---- what a crash leaked ----------------------------------------------------------------------
- */
+/* ---- what a crash leaked ------------------------------------------------------------------ */
 
 TEST(qcow2_features, leaked_clusters_are_freed_at_opening_when_asked_for)
 {
@@ -359,8 +358,7 @@ TEST(qcow2_features, leaked_clusters_are_freed_at_opening_when_asked_for)
     CHECK_EQ(sh("qemu-img check img"), 0);
 }
 
-/* ---- size ---------------------------------------------------------------------------------------
- */
+/* ---- size --------------------------------------------------------------------------------- */
 
 static void shrink_and_grow(struct blk_node *node, void *arg)
 {

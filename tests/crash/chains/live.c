@@ -264,8 +264,7 @@ void co_live_close(struct live *l)
         co_blk_node_unref(l->layer[--l->nr_layers].node);
 }
 
-/* ---- snapshot, grow ---------------------------------------------------------------------------
- */
+/* ---- snapshot, grow ----------------------------------------------------------------------- */
 
 static void co_snapshot(struct live *l)
 {
@@ -624,8 +623,7 @@ static void co_stream(struct live *l)
     l->w.weak = false;
 }
 
-/* ---- one life ---------------------------------------------------------------------------------
- */
+/* ---- one life ----------------------------------------------------------------------------- */
 
 static void co_operation(struct live *l)
 {
