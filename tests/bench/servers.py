@@ -6,7 +6,6 @@ A server has: name, pid, port, client (the load generator to use) and address (i
 import json
 import os
 import signal
-import socket
 import subprocess
 
 import cowtest

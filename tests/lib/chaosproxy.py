@@ -168,9 +168,6 @@ class ChaosProxy:
         part[bit // 8] ^= 1 << bit % 8
         return bytes(part)
 
-    def open_links(self):
-        return sum(not l.dead for l in self.links)
-
     def cut(self):
         """All connections end now; how many there were."""
         gone = [l for l in self.links if not l.dead]

@@ -175,17 +175,6 @@ class Guest:
     def write_file(self, path, text):
         self.run(f"cat >{path} <<'END-OF-FILE'\n{text}\nEND-OF-FILE")
 
-    def wait_end(self, seconds=120):
-        """For a guest with a start of its own: its exit status, from the console."""
-        try:
-            self.proc.wait(seconds * SLOW)
-        except subprocess.TimeoutExpired:
-            raise Failed(f"{self.name} does not end; its console: {self.tail()}") from None
-        found = re.findall(r"^GUEST-EXIT:(\d+)", self.tail(nbytes=1 << 20), re.M)
-        if not found:
-            raise Failed(f"{self.name} ended without a word; its console: {self.tail()}")
-        return int(found[-1])
-
     def stop(self):
         if self.proc and self.proc.poll() is None:
             self.sock.sendall(b"OFF\n")
