@@ -71,20 +71,39 @@ static void add(struct map *m, const struct entry *e)
     *l = *e;
 }
 
+/* Raw: of the sector that the file ends in only the file's bytes are data, as qemu-img has it. */
+static int co_raw_place(struct blk_node *node, uint64_t start, uint64_t length,
+                        struct qcow2_place *place)
+{
+    const struct blk_node *file = node->file.child;
+    uint64_t file_end = file ? file->size_bytes : node->size_bytes;
+    struct blk_extent ext;
+    int ret;
+
+    *place = (struct qcow2_place){BLK_ST_ZERO, true, start, length};
+    if (start >= file_end)
+        return 0;
+    ret = co_blk_status(node, start, length, &ext);
+    if (ret)
+        return ret;
+    place->state = ext.state;
+    place->length_bytes = ext.length_bytes;
+    if (ext.state == BLK_ST_DATA)
+        place->length_bytes = MIN_OF(ext.length_bytes, file_end - start);
+    return 0;
+}
+
 /* What the layer at @depth has at @e->start, up to e->length; fills the rest of @e. */
 static int co_ask_layer(const struct map *m, unsigned depth, struct entry *e)
 {
     const struct chain_layer *layer = &m->chain->layers[m->chain->nr_layers - 1 - depth];
     struct qcow2_place place = {0};
-    struct blk_extent ext;
     int ret;
 
-    if (!strcmp(layer->format, "qcow2")) {
+    if (!strcmp(layer->format, "qcow2"))
         ret = co_qcow2_place(layer->node, e->start, e->length, &place);
-    } else {
-        ret = co_blk_status(layer->node, e->start, e->length, &ext);
-        place = (struct qcow2_place){ext.state, true, e->start, ext.length_bytes};
-    }
+    else
+        ret = co_raw_place(layer->node, e->start, e->length, &place);
     if (ret)
         return ret;
     e->length = place.length_bytes;
