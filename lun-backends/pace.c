@@ -26,7 +26,7 @@
 #define PROBE_NS       (30 * MS)
 #define FIRST_PROBE_NS (300 * MS) /* after a guest came */
 #define RATE_FADES     0.98
-#define BREATH_PART    4 /* of a piece's time, after it: where a guest's next request finds room */
+#define BREATH_PERCENT 67 /* of a piece's time at rest, free after it for a guest's request */
 #define SMOOTH         (1.0 / 16)
 
 static void init_path(struct pace_path *path, uint64_t now_ns)
@@ -226,7 +226,7 @@ void pace_end(struct pace *p, struct pace_path *path, uint64_t bytes, uint64_t l
     path->nr_done++;
     path->resume_ns = 0;
     if (path == &p->wire && p->config.mode != PREFETCH_FIXED && pace_guest_on(path, now_ns))
-        path->resume_ns = now_ns + latency_ns / BREATH_PART;
+        path->resume_ns = now_ns + path->rest_ns[class_of(bytes)] * BREATH_PERCENT / 100;
     if (path->window_bytes < bytes)
         path->resume_ns = now_ns + latency_ns * (bytes / path->window_bytes - 1);
     if (now_ns - path->round_ns > MAX_OF(ROUND_NS, path->last_latency_ns) &&
