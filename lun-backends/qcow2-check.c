@@ -208,7 +208,7 @@ static void count_standard(struct qcheck *c, struct walk *w, uint64_t v, uint64_
         qcheck_corrupt(c, "impossible subcluster bitmap %#" PRIx64 " in L2 entry %#" PRIx64, bitmap,
                        v);
     if (c->g.external) {
-        if (host || (v & QCOW2_COPIED))
+        if (host || ((v & QCOW2_COPIED) && !(v & QCOW2_ZERO))) /* see qcow2_entry_decode() */
             take_external(c, w, host);
         return;
     }

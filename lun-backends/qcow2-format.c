@@ -289,6 +289,8 @@ bool qcow2_entry_decode(const struct qcow2_geometry *g, const uint8_t *raw, stru
     }
     e->host = v & QCOW2_OFFSET_MASK;
     e->copied = v & QCOW2_COPIED;
+    if (g->external && !e->host && (v & QCOW2_ZERO))
+        e->copied = false; /* without a place, as QEMU reads it */
     if (g->external && (e->host || e->copied)) {
         e->host |= QCOW2_EXTERNAL; /* there offset 0 is a place like any other */
         e->copied = true;

@@ -289,6 +289,11 @@ int co_qcow2_flush_files(struct qcow2 *q);
 /* Zeros, or a discard, where the data file is the disk. */
 int co_qcow2_zero_raw_data(struct qcow2 *q, uint64_t off, uint64_t end, uint32_t flags);
 
+/* qcow2-prealloc.c */
+/* Where the data file is the disk, what is behind @from has its place in it from now on: a power
+ * cut then can't leave anything there that the image doesn't show. Not durable yet. */
+int co_qcow2_map_raw_data(struct qcow2 *q, uint64_t from);
+
 /* qcow2-bitmaps.c */
 /* Marks all persistent bitmaps as not to be relied on, durably. *any: some were not marked. */
 int co_qcow2_invalidate_bitmaps(struct qcow2 *q, bool only_look, bool *any);

@@ -125,13 +125,30 @@ static int co_settle_slice(const struct prealloc *p, uint64_t *pos)
     return ret;
 }
 
+static int co_settle_range(const struct prealloc *p, uint64_t pos)
+{
+    int ret = 0;
+
+    while (pos < p->q->node.size_bytes && !ret)
+        ret = co_settle_slice(p, &pos);
+    return ret;
+}
+
+int co_qcow2_map_raw_data(struct qcow2 *q, uint64_t from)
+{
+    const struct prealloc p = {q, QCOW2_PREALLOC_METADATA};
+
+    if (!qcow2_data_is_raw(q))
+        return 0;
+    return co_settle_range(&p, round_down_pow2(from, qcow2_cluster_bytes(&q->g)));
+}
+
 int co_qcow2_preallocate(struct blk_node *node, uint64_t from, enum qcow2_prealloc how, bool below,
                          struct error *err)
 {
     struct qcow2 *q = qcow2_of(node);
     struct prealloc p = {q, how};
     struct blk_node *data = node->data.child;
-    uint64_t pos = round_up_pow2(from, qcow2_cluster_bytes(&q->g));
     int ret = 0;
 
     if (how == QCOW2_PREALLOC_OFF)
@@ -143,8 +160,7 @@ int co_qcow2_preallocate(struct blk_node *node, uint64_t from, enum qcow2_preall
         ret = data->drv->co_resize(data, node->size_bytes, err);
     if (ret)
         return ret;
-    while (pos < node->size_bytes && !ret)
-        ret = co_settle_slice(&p, &pos);
+    ret = co_settle_range(&p, round_up_pow2(from, qcow2_cluster_bytes(&q->g)));
     if (!ret)
         ret = co_lengthen(qcow2_file(q), q->end_cluster << q->g.cluster_bits);
     if (!ret)

@@ -163,6 +163,8 @@ static int co_grow(struct qcow2 *q, uint64_t size_bytes)
     if (!ret)
         ret = co_hide_backing(q, old_bytes);
     if (!ret)
+        ret = co_qcow2_map_raw_data(q, old_bytes);
+    if (!ret)
         ret = co_qcow2_settle(q);
     if (!ret)
         ret = co_write_size(q, size_bytes);

@@ -15,6 +15,7 @@
 #include "lun-backends/commit.h"
 #include "lun-backends/cowmap.h"
 #include "lun-backends/formats.h"
+#include "lun-backends/qcow2-offline.h"
 #include "lun-backends/qcow2.h"
 #include "lun-backends/replica.h"
 #include "lun-backends/stream.h"
@@ -105,6 +106,19 @@ static int co_make_data_file(const char *name, uint64_t size, struct error *err)
     return ret;
 }
 
+/* As `image create` does where the data file is the disk. */
+static int co_map_all(struct blk_node *file, struct error *err)
+{
+    struct blk_node *node;
+    int ret = co_qcow2_open(file, true, &node, err);
+
+    if (ret)
+        return ret;
+    ret = co_qcow2_preallocate(node, 0, QCOW2_PREALLOC_METADATA, false, err);
+    co_blk_node_unref(node);
+    return ret;
+}
+
 static int co_make_layer(struct live *l, const char *name, const char *below, uint64_t size,
                          struct error *err)
 {
@@ -133,6 +147,8 @@ static int co_make_layer(struct live *l, const char *name, const char *below, ui
     if (ret)
         return ret;
     ret = co_qcow2_create(file, &qo, err);
+    if (!ret && qo.data_file_raw)
+        ret = co_map_all(file, err);
     co_blk_node_unref(file);
     return ret;
 }
