@@ -238,7 +238,6 @@ static void forget_copy(struct chain_record *rec)
 /* Before anything is opened for writing it is on disk that it is; chains from the state. */
 static void co_list_chains(struct daemon *d)
 {
-    struct error err = ERROR_INIT;
     struct chain_record *rec;
     struct chain *c;
 
@@ -252,8 +251,8 @@ static void co_list_chains(struct daemon *d)
         c->fix_leaks = rec->unclean;
         rec->unclean = rec->unclean || rec->writable;
     }
-    if (!list_empty(&d->chains) && co_state_save(d->state, &err))
-        log_err("%s", err.msg);
+    if (!list_empty(&d->chains))
+        co_state_save_or_log(d->state);
 }
 
 void co_chains_reopen(struct daemon *d)
@@ -326,7 +325,6 @@ static struct chain *first_unclosed(struct daemon *d)
 
 void co_chains_close_all(struct daemon *d)
 {
-    struct error err = ERROR_INIT;
     struct chain *c;
     bool any = false;
 
@@ -337,8 +335,8 @@ void co_chains_close_all(struct daemon *d)
         co_chain_close_down(c);
         c->rec->unclean = *c->failure.msg && c->fix_leaks; /* one that failed was not looked at */
     }
-    if (any && co_state_save(d->state, &err))
-        log_err("%s", err.msg);
+    if (any)
+        co_state_save_or_log(d->state);
     while (!list_empty(&d->chains))
         co_chain_discard(list_first_entry(&d->chains, struct chain, link)); /* from memory only */
 }

@@ -91,7 +91,6 @@ static int co_begin_pull_stream(struct chain *c, const json_t *args, struct stre
 {
     static const char *const local_only[] = {"base-node", "bottom", "backing-file"};
     const char *base = arg_string(args, "base");
-    struct error save_err = ERROR_INIT;
 
     for (size_t i = 0; i < sizeof(local_only) / sizeof(local_only[0]); i++) {
         if (json_object_get(args, local_only[i]))
@@ -110,8 +109,7 @@ static int co_begin_pull_stream(struct chain *c, const json_t *args, struct stre
     if (record_set(&c->rec->stream_on_error, job_on_error_names[opts->on_error]))
         log_err("chain %s: out of memory: its stream's on-error is kept for now only",
                 c->rec->name);
-    if (co_state_save(c->d->state, &save_err)) /* it runs all the same */
-        log_err("%s", save_err.msg);
+    co_state_save_or_log(c->d->state); /* it runs all the same */
     return 0;
 }
 

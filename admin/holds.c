@@ -259,7 +259,6 @@ static int co_talk(struct holder *h, struct error *err)
 {
     struct chain_record *rec = h->c->rec;
     unsigned owed = rec->drop_luns.nr;
-    struct error save_err = ERROR_INIT;
     struct iscsi_conn *conn;
     int ret = co_log_in(h, err);
 
@@ -273,8 +272,8 @@ static int co_talk(struct holder *h, struct error *err)
     co_iscsi_close(conn);
     if (!any_left(rec))
         forget_url(rec);
-    if (owed != rec->drop_luns.nr && co_state_save(h->c->d->state, &save_err))
-        log_err("%s", save_err.msg);
+    if (owed != rec->drop_luns.nr)
+        co_state_save_or_log(h->c->d->state);
     return ret;
 }
 

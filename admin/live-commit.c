@@ -241,22 +241,6 @@ static void co_remove_watch(struct chain *c)
     co_blk_node_unref(watch);
 }
 
-/* The job is over without its end, or never began. */
-static void co_seal_base(struct committing *m)
-{
-    struct layer *l = layer_at(m, m->base);
-    struct error err = ERROR_INIT;
-    int ret;
-
-    co_blk_drain_begin(l->node);
-    ret = co_blk_reopen(l->node, false, &err);
-    blk_drain_end(l->node);
-    if (ret)
-        log_err("chain %s: %s is not sealed: %s", m->c->rec->name, l->filename, err.msg);
-    l->writable = ret != 0;
-    layer_set_sealed(m->c, l, false);
-}
-
 /* ---- the end ------------------------------------------------------------------------------ */
 
 static int co_take_lun_of_top(struct committing *m)
@@ -385,7 +369,7 @@ static void co_settle_base(struct committing *m)
     if (base->writable)
         uuid_make(&base->uuid);
     else
-        co_seal_base(m);
+        co_layer_seal(m->c, layer_at(m, m->base), false);
     co_chain_settings_follow(m->c);
 }
 
@@ -430,7 +414,6 @@ static void commit_done(struct job *job, void *opaque)
 {
     struct committing *m = opaque;
     struct chain *c = m->c;
-    struct error err = ERROR_INIT;
 
     if (job->ret == 0) {
         job->ret = m->active ? co_end_active(m, &job->err) : co_end_sealed(m, &job->err);
@@ -440,11 +423,10 @@ static void commit_done(struct job *job, void *opaque)
     }
     if (job->ret) {
         co_remove_watch(c);
-        co_seal_base(m);
+        co_layer_seal(m->c, layer_at(m, m->base), false);
     }
     c->commit = NULL;
-    if (co_state_save(c->d->state, &err)) /* UUIDs */
-        log_err("%s", err.msg);
+    co_state_save_or_log(c->d->state); /* UUIDs */
     chain_update_pages(c, true);
     free_committing(m);
 }
@@ -488,7 +470,7 @@ static void co_take_back(struct committing *m, const struct layer *were)
     co_unfit_base(m);
     blk_drain_end(base);
     if (!base->read_only)
-        co_seal_base(m);
+        co_layer_seal(m->c, layer_at(m, m->base), false);
     co_show_layers(m, were);
 }
 

@@ -226,22 +226,6 @@ static int co_pivot(struct copying *m, struct error *err)
     return ret;
 }
 
-static void co_seal(struct chain *c, struct layer *l, bool keep_uuid)
-{
-    struct error err = ERROR_INIT;
-    int ret;
-
-    co_blk_drain_begin(l->node);
-    ret = co_blk_reopen(l->node, false, &err);
-    blk_drain_end(l->node);
-    if (ret) {
-        log_err("chain %s: %s is not sealed: %s", c->rec->name, l->filename, err.msg);
-        return;
-    }
-    l->writable = false;
-    layer_set_sealed(c, l, keep_uuid);
-}
-
 /* The disk is the copy already. */
 static void co_take_over(struct copying *m)
 {
@@ -261,10 +245,10 @@ static void co_take_over(struct copying *m)
         if (were[i].lun)
             co_chain_unserve_lun(c, were[i].lun);
     if (m->keep && c->layers[m->keep - 1].writable)
-        co_seal(c, &c->layers[m->keep - 1], true);
+        co_layer_seal(c, &c->layers[m->keep - 1], true);
     co_chain_settings_follow(c);
     if (!c->rec->writable)
-        co_seal(c, chain_top(c), false);
+        co_layer_seal(c, chain_top(c), false);
     if (chain_serve_layer(c, m->keep, &err))
         log_err("chain %s: %s", c->rec->name, err.msg);
     co_chain_let_go(c, &were[m->keep], nr_gone);

@@ -7,6 +7,7 @@
 #include "admin/events.h"
 #include "admin/json-util.h"
 #include "admin/live.h"
+#include "util/log.h"
 
 int chain_check_other_chains(const struct chain *c, const struct layer *l, struct error *err)
 {
@@ -65,6 +66,23 @@ void layer_set_sealed(struct chain *c, struct layer *l, bool keep_uuid)
         state_set_file_uuid(c->d->state, l->filename, &id, &l->uuid);
     else
         state_file_uuid(c->d->state, l->filename, &id, &l->uuid);
+}
+
+void co_layer_seal(struct chain *c, struct layer *l, bool keep_uuid)
+{
+    struct error err = ERROR_INIT;
+    int ret;
+
+    co_blk_drain_begin(l->node);
+    ret = co_blk_reopen(l->node, false, &err);
+    if (ret) /* all of it is flushed: an error that passes is no reason to leave it unsealed */
+        ret = co_blk_reopen(l->node, false, &err);
+    blk_drain_end(l->node);
+    if (ret)
+        log_err("chain %s: %s is not sealed: %s", c->rec->name, l->filename, err.msg);
+    l->writable = ret != 0;
+    if (!ret || !keep_uuid)
+        layer_set_sealed(c, l, keep_uuid);
 }
 
 /* ---- layers that are out of use -------------------------------------------------------------- */

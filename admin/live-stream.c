@@ -73,29 +73,22 @@ static int check_users(const struct chain *c, const struct stream_order *o, stru
 
 /* ---- sealed tops --------------------------------------------------------------------------- */
 
-static int co_reopen_top(struct streaming *m, bool writable, struct error *err)
+static int co_unseal_top(struct streaming *m, struct error *err)
 {
     struct layer *l = top_of(m);
     int ret;
 
     co_blk_drain_begin(l->node);
-    ret = co_blk_reopen(l->node, writable, err);
+    ret = co_blk_reopen(l->node, true, err);
     blk_drain_end(l->node);
-    if (!ret)
-        l->writable = writable;
+    l->writable = ret == 0;
     return ret;
 }
 
 static void co_seal_top(struct streaming *m)
 {
-    struct error err = ERROR_INIT;
-
-    if (!m->was_sealed)
-        return;
-    if (co_reopen_top(m, false, &err))
-        log_err("chain %s: %s is not sealed: %s", m->c->rec->name, top_of(m)->filename, err.msg);
-    else
-        layer_set_sealed(m->c, top_of(m), false);
+    if (m->was_sealed)
+        co_layer_seal(m->c, top_of(m), false);
 }
 
 /* ---- the end ------------------------------------------------------------------------------- */
@@ -187,7 +180,7 @@ static int co_begin(struct streaming *m, const struct stream_order *o, struct er
 
     if (m->base >= 0)
         plan.first.layers = m->top - 1 - (unsigned)m->base;
-    if (m->was_sealed && co_reopen_top(m, true, err))
+    if (m->was_sealed && co_unseal_top(m, err))
         return -err->errnum;
     if (note_stream(m, &o->opts, err))
         return -err->errnum;

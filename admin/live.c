@@ -226,20 +226,10 @@ static int co_save_all(struct snapshot *s, unsigned n, struct error *err)
     return ret;
 }
 
-/* All of it is flushed: an error that passes is no reason to leave it unsealed. */
-static int co_seal(struct layer *l, struct error *err)
-{
-    int ret = co_blk_reopen(l->node, false, err);
-
-    return ret ? co_blk_reopen(l->node, false, err) : 0;
-}
-
 /* Cannot fail; drained. */
 static void co_switch_top(struct snapshot *s)
 {
     struct chain *c = s->c;
-    struct error err = ERROR_INIT;
-    struct layer *old;
 
     blk_set_backing(s->node, s->old_top);
     blk_head_set_root(lun_head(target_find_lun(c->target, 0)), s->node);
@@ -247,13 +237,7 @@ static void co_switch_top(struct snapshot *s)
     c->layers = s->layers;
     s->layers = NULL;
     c->nr_layers++;
-    old = &c->layers[c->nr_layers - 2];
-    if (co_seal(old, &err)) {
-        log_err("chain %s: %s is not sealed: %s", c->rec->name, old->filename, err.msg);
-        return;
-    }
-    old->writable = false;
-    layer_set_sealed(c, old, true);
+    co_layer_seal(c, &c->layers[c->nr_layers - 2], true);
 }
 
 static void co_finish(struct snapshot *s)
@@ -437,20 +421,13 @@ int co_layer_write_backing(struct chain *c, struct layer *l, const char *name, c
                            struct error *err)
 {
     struct blk_node *node = l->node;
-    struct error seal_err = ERROR_INIT;
     int ret = co_blk_reopen(node, true, err);
 
     if (ret)
         return ret;
     ret = node->drv->co_change_backing(node, name, format, err);
-    if (l->writable)
-        return ret;
-    if (co_blk_reopen(node, false, &seal_err)) {
-        log_err("chain %s: %s is not sealed: %s", c->rec->name, l->filename, seal_err.msg);
-        l->writable = true;
-    } else {
-        layer_set_sealed(c, l, true); /* as a disk it has not changed */
-    }
+    if (!l->writable)
+        co_layer_seal(c, l, true); /* as a disk it has not changed */
     return ret;
 }
 

@@ -134,6 +134,8 @@ int co_state_save_shape(struct chain *c, struct layer_shape *s, struct error *er
 /* The layer's file was changed by us, or is known to be as it is: what its UUID names, now and at
  * the next start. @keep_uuid: the content is still the one of that name. */
 void layer_set_sealed(struct chain *c, struct layer *l, bool keep_uuid);
+/* No writes any more, then layer_set_sealed(). One that can't be is logged and stays writable. */
+void co_layer_seal(struct chain *c, struct layer *l, bool keep_uuid);
 /* Drained above @l. Writes name and format of its backing into its image, sealed or not. */
 int co_layer_write_backing(struct chain *c, struct layer *l, const char *name, const char *format,
                            struct error *err);

@@ -388,7 +388,6 @@ static int co_complete_layer(struct chain *c, struct error *err)
     struct keeping *k = c->keeping;
     const struct chain_layer *below =
         lowest_complete(c) ? &c->base->layers[c->base->nr_layers - 1] : NULL;
-    struct error save_err = ERROR_INIT;
     unsigned i = c->nr_kept;
     int ret;
 
@@ -407,8 +406,7 @@ static int co_complete_layer(struct chain *c, struct error *err)
         return ret;
     log_notice("chain %s: layer %u of %u is complete: %s", c->rec->name, i + 1,
                c->rec->kept_paths.nr, c->rec->kept_paths.items[i]);
-    if (co_state_save(c->d->state, &save_err)) /* its UUID */
-        log_err("%s", save_err.msg);
+    co_state_save_or_log(c->d->state); /* its UUID */
     return 0;
 }
 

@@ -70,7 +70,6 @@ static int co_keep_in_state(struct chain *c, const struct qcow2_settings *s, str
 static int co_keep_in_sealed(struct chain *c, struct layer *l, const struct qcow2_settings *s,
                              struct error *err)
 {
-    struct error seal_err = ERROR_INIT;
     int ret;
 
     if (chain_view(c->rec) == COWL_VIEW_IMAGE)
@@ -81,14 +80,9 @@ static int co_keep_in_sealed(struct chain *c, struct layer *l, const struct qcow
     ret = co_blk_reopen(l->node, true, err);
     if (!ret) {
         ret = co_qcow2_node_set_settings(l->node, s, err);
-        if (co_blk_reopen(l->node, false, &seal_err)) {
-            log_err("chain %s: %s is not sealed: %s", c->rec->name, l->filename, seal_err.msg);
-            l->writable = true;
-        }
+        co_layer_seal(c, l, true); /* as a disk it has not changed */
     }
     blk_drain_end(l->node);
-    if (!l->writable)
-        layer_set_sealed(c, l, true); /* as a disk it has not changed */
     return ret;
 }
 
@@ -205,8 +199,8 @@ static void co_apply(struct chain *c, uint32_t changed)
         chain_pace_stream(c);
     if ((changed & QCOW2_SET_PREFETCH) && c->remote && apply_prefetch(c, &err))
         log_warn("chain %s: %s", c->rec->name, err.msg);
-    if (c->remote && changed && co_state_save(c->d->state, &err))
-        log_err("%s", err.msg);
+    if (c->remote && changed)
+        co_state_save_or_log(c->d->state);
 }
 
 /* The settings that @text names. */

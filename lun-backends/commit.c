@@ -37,9 +37,7 @@ struct copier {
     unsigned levels; /* layers to be committed */
     unsigned nr_pieces;
     struct co_queue piece_ended;
-    int error; /* -errno; the lowest position counts */
-    bool error_in_write;
-    uint64_t error_pos;
+    struct job_fault fault;
     struct commit_stats stats;
     struct blk_extent ext[MAX_EXTENTS];
 };
@@ -62,15 +60,6 @@ struct commit {
 static struct commit *to_commit(struct job *job)
 {
     return container_of(job, struct commit, job);
-}
-
-static void note_error(struct copier *c, uint64_t pos, int ret, bool in_write)
-{
-    if (c->error && c->error_pos <= pos)
-        return;
-    c->error = ret;
-    c->error_pos = pos;
-    c->error_in_write = in_write;
 }
 
 static void co_enter_graph(struct copier *c)
@@ -105,7 +94,7 @@ static void co_piece(void *arg)
     }
     exit_graph(c);
     if (ret)
-        note_error(c, p->pos, ret, in_write);
+        job_fault_note(&c->fault, p->pos, ret, in_write);
     else
         c->stats.copied_bytes += p->bytes;
     free(p->buf);
@@ -133,7 +122,7 @@ static bool co_start_piece(struct copier *c, uint64_t pos, size_t bytes)
         p->buf = aligned_alloc(4096, round_up_pow2(bytes, 4096));
     if (!p || !p->buf) {
         free(p);
-        note_error(c, pos, -ENOMEM, false);
+        job_fault_note(&c->fault, pos, -ENOMEM, false);
         return false;
     }
     p->c = c;
@@ -152,7 +141,7 @@ static bool co_zero(struct copier *c, uint64_t pos, uint64_t bytes)
     ret = co_blk_write_zeroes(c->base, pos, bytes, BLK_MAY_UNMAP);
     exit_graph(c);
     if (ret)
-        note_error(c, pos, ret, true);
+        job_fault_note(&c->fault, pos, ret, true);
     else
         c->stats.zeroed_bytes += bytes;
     return !ret;
@@ -160,7 +149,7 @@ static bool co_zero(struct copier *c, uint64_t pos, uint64_t bytes)
 
 static bool must_stop(const struct copier *c)
 {
-    return c->error || (c->job && job_wants_attention(c->job));
+    return c->fault.ret || (c->job && job_wants_attention(c->job));
 }
 
 /* Acts on one extent from @*pos, which goes on to where nothing was started. */
@@ -190,7 +179,7 @@ static int co_copy(struct copier *c, uint64_t *pos, uint64_t end)
 {
     bool go_on = true;
 
-    c->error = 0;
+    c->fault.ret = 0;
     while (*pos < end && go_on && !must_stop(c)) {
         int n;
 
@@ -199,7 +188,7 @@ static int co_copy(struct copier *c, uint64_t *pos, uint64_t end)
                                MAX_EXTENTS);
         exit_graph(c);
         if (n < 0)
-            note_error(c, *pos, n, false);
+            job_fault_note(&c->fault, *pos, n, false);
         for (int i = 0; i < n && go_on; i++)
             go_on = co_extent(c, &c->ext[i], pos);
         if (c->job)
@@ -207,9 +196,9 @@ static int co_copy(struct copier *c, uint64_t *pos, uint64_t end)
         co_pause();
     }
     co_wait_pieces(c, 0);
-    if (c->error)
-        *pos = MIN_OF(*pos, c->error_pos);
-    return c->error;
+    if (c->fault.ret)
+        *pos = MIN_OF(*pos, c->fault.pos_bytes);
+    return c->fault.ret;
 }
 
 /* How many layers lie from @top down to, without, @base; 0: it isn't below. */
@@ -262,9 +251,10 @@ static int fail_with(struct commit *cm)
 {
     const struct copier *c = &cm->copier;
 
-    return error_set(&cm->job.err, -c->error, "commit of '%s' failed %s at byte %" PRIu64 ": %s",
-                     cm->job.device, c->error_in_write ? "writing" : "reading", c->error_pos,
-                     strerror(-c->error));
+    return error_set(&cm->job.err, -c->fault.ret,
+                     "commit of '%s' failed %s at byte %" PRIu64 ": %s", cm->job.device,
+                     c->fault.in_write ? "writing" : "reading", c->fault.pos_bytes,
+                     strerror(-c->fault.ret));
 }
 
 /* An error, a pause or the end was met: 0 is to go on. */
@@ -272,10 +262,10 @@ static int co_attend(struct commit *cm)
 {
     struct copier *c = &cm->copier;
 
-    if (c->error) {
-        if (!co_job_handle_error(&cm->job, -c->error, c->error_in_write) && !cm->job.cancelled)
+    if (c->fault.ret) {
+        if (!co_job_handle_error(&cm->job, -c->fault.ret, c->fault.in_write) && !cm->job.cancelled)
             return fail_with(cm);
-        c->error = 0;
+        c->fault.ret = 0;
         co_job_sleep(&cm->job, RETRY_NS);
     }
     return co_job_pause_point(&cm->job) ? -ECANCELED : 0;
@@ -333,7 +323,7 @@ static int co_flush_base(struct commit *cm)
 
         if (!failure)
             return 0;
-        note_error(c, 0, failure, true);
+        job_fault_note(&c->fault, 0, failure, true);
         ret = co_attend(cm);
     } while (!ret);
     return ret;

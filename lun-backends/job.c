@@ -457,6 +457,12 @@ bool co_job_throttle(struct job *job, uint64_t bytes)
     return true;
 }
 
+void job_fault_note(struct job_fault *f, uint64_t pos_bytes, int ret, bool in_write)
+{
+    if (!f->ret || pos_bytes < f->pos_bytes)
+        *f = (struct job_fault){.ret = ret, .in_write = in_write, .pos_bytes = pos_bytes};
+}
+
 bool co_job_handle_error(struct job *job, int error, bool is_write)
 {
     bool no_space = error == ENOSPC || error == EDQUOT;

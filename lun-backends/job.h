@@ -33,6 +33,13 @@ extern const char *const job_on_error_names[];
 /* @fallback where @name is NULL or none of them. */
 enum job_on_error job_on_error_from(const char *name, enum job_on_error fallback);
 
+/* Of several pieces under way, the failure at the lowest position: what lies before it is done. */
+struct job_fault {
+    int ret; /* -errno; 0: none */
+    bool in_write;
+    uint64_t pos_bytes;
+};
+
 struct job;
 struct job_driver {
     const char *type;      /* "stream" */
@@ -127,6 +134,8 @@ bool co_job_sleep(struct job *job, uint64_t ns);
  * False when attention is wanted: nothing was charged, call it again after the pause point.
  */
 bool co_job_throttle(struct job *job, uint64_t bytes);
+/* Kept unless one at a lower or the same position was met. */
+void job_fault_note(struct job_fault *f, uint64_t pos_bytes, int ret, bool in_write);
 /*
  * Policy at an I/O error (positive errno): emits JOB_EV_ERROR; where the policy is to stop
  * (job->io_error is set then), waits for resume or cancel. True = go on: with JOB_ERR_IGNORE

@@ -36,9 +36,7 @@ struct replica_job {
     struct co_queue piece_ended;
     unsigned sweeps; /* since an error */
     uint64_t done_bytes;
-    int error; /* -errno; the lowest position counts */
-    bool error_in_write;
-    uint64_t error_pos;
+    struct job_fault fault;
     struct replica_stats stats; /* of a replica that is gone */
 };
 
@@ -55,15 +53,6 @@ static struct replica_job *to_rj(const struct job *job)
 static bool is_mirror(const struct replica_job *rj)
 {
     return replica_get_opts(rj->replica)->kind == REPLICA_MIRROR;
-}
-
-static void note_error(struct replica_job *rj, uint64_t pos, int ret, bool in_write)
-{
-    if (rj->error && rj->error_pos <= pos)
-        return;
-    rj->error = ret;
-    rj->error_pos = pos;
-    rj->error_in_write = in_write;
 }
 
 /* As QEMU counts: what is to be done, guests' changes included, is the rest. */
@@ -93,7 +82,7 @@ static void co_piece(void *arg)
     ret = co_replica_copy(rj->replica, p->start, p->end, &in_write);
     blk_head_exit(&rj->src);
     if (ret)
-        note_error(rj, p->start, ret, in_write);
+        job_fault_note(&rj->fault, p->start, ret, in_write);
     else
         rj->done_bytes += p->end - p->start;
     free(p);
@@ -110,7 +99,7 @@ static void co_wait_pieces(struct replica_job *rj, unsigned at_most)
 
 static bool must_stop(const struct replica_job *rj)
 {
-    return rj->error || job_wants_attention(&rj->job) || replica_broken(rj->replica);
+    return rj->fault.ret || job_wants_attention(&rj->job) || replica_broken(rj->replica);
 }
 
 /* A piece from @start on is under way, *next is behind it. False: there was an error, or the job is
@@ -126,7 +115,7 @@ static bool co_start_piece(struct replica_job *rj, uint64_t start, uint64_t end,
     ret = co_replica_plan(rj->replica, start, end, &bytes, &data);
     blk_head_exit(&rj->src);
     if (ret) {
-        note_error(rj, start, ret, false);
+        job_fault_note(&rj->fault, start, ret, false);
         return false;
     }
     if (data && !co_job_throttle(&rj->job, bytes))
@@ -136,7 +125,7 @@ static bool co_start_piece(struct replica_job *rj, uint64_t start, uint64_t end,
         return false;
     p = malloc(sizeof(*p));
     if (!p) {
-        note_error(rj, start, -ENOMEM, false);
+        job_fault_note(&rj->fault, start, -ENOMEM, false);
         return false;
     }
     *p = (struct piece){.rj = rj, .start = start, .end = start + bytes};
@@ -174,11 +163,11 @@ static int co_attend(struct replica_job *rj)
 
     if (replica_broken(rj->replica))
         return fail_broken(rj);
-    if (rj->error) {
-        job->on_error = rj->error_in_write ? rj->opts.on_target : rj->opts.on_source;
-        if (!co_job_handle_error(job, -rj->error, rj->error_in_write) && !job->cancelled)
-            return fail_with(rj, rj->error, rj->error_in_write, rj->error_pos);
-        rj->error = 0;
+    if (rj->fault.ret) {
+        job->on_error = rj->fault.in_write ? rj->opts.on_target : rj->opts.on_source;
+        if (!co_job_handle_error(job, -rj->fault.ret, rj->fault.in_write) && !job->cancelled)
+            return fail_with(rj, rj->fault.ret, rj->fault.in_write, rj->fault.pos_bytes);
+        rj->fault.ret = 0;
         rj->sweeps = 0;
         co_job_sleep(job, RETRY_NS);
     }
@@ -214,7 +203,7 @@ static int co_flush_target(struct replica_job *rj)
 
         if (!failure)
             return 0;
-        note_error(rj, 0, failure, true);
+        job_fault_note(&rj->fault, 0, failure, true);
         ret = co_attend(rj);
     } while (!ret);
     return ret;

@@ -384,17 +384,7 @@ static void change_done(struct blk_req *child)
 
 static void mirror_change(struct blk_node *node, struct blk_req *req)
 {
-    struct blk_req *child = blk_child_get();
-
-    child->verb = req->verb;
-    child->flags = req->flags;
-    child->offset_bytes = req->offset_bytes;
-    child->length_bytes = req->length_bytes;
-    child->iov = req->iov;
-    child->niov = req->niov;
-    child->done = change_done;
-    child->opaque = req;
-    blk_submit(node->file.child, child);
+    blk_submit_copy(node->file.child, req, change_done);
 }
 
 /* A target that can't take it is no reason to fail a guest: the backup is over. */
