@@ -284,7 +284,10 @@ bool co_stream_start_copy(struct stream *s, const struct plan_run *run, bool hot
     c->bytes = bytes;
     list_add_tail(hot ? &s->hot_copies : &s->copies, &c->link);
     s->nr_copies++;
-    if (!hot) {
+    if (hot) {
+        s->hot.lead_bytes += bytes;
+    } else {
+        s->hot.lead_bytes -= MIN_OF(s->hot.lead_bytes, run->kind == PLAN_COPY ? bytes : 0);
         s->pos = run->end;
         s->counted = MAX_OF(s->counted, s->pos);
     }

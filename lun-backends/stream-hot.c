@@ -4,6 +4,9 @@
  * follows it is copied next, before the walk from the start goes on, if another request lay near
  * by not long ago: somebody reads on from there. Single random reads say nothing of the next one.
  *
+ * Guests that go on reading near each other for ever would keep a slow job from its walk: beyond
+ * HOT_LEAD the walk copies as much as is copied here.
+ *
  * Invariant: this only brings copies forward. What it leaves out, for whatever reason, the walk
  * finds; so neither failures nor progress are its business.
  */
@@ -15,6 +18,7 @@
 #define HOT_BEFORE  (64u << 10)
 #define HOT_AFTER   (1u << 20)
 #define HOT_EXTENTS 16
+#define HOT_LEAD    (4u << 20)
 
 /* True if a request was near before; remembers this one. */
 static bool has_neighbour(struct hot_list *l, uint64_t offset)
@@ -102,7 +106,7 @@ static bool co_copy_extents(struct stream *s, uint64_t start, uint64_t end)
 
 bool co_stream_serve_hot(struct stream *s)
 {
-    while (s->hot.nr && !stream_interrupted(s)) {
+    while (s->hot.nr && s->hot.lead_bytes < HOT_LEAD && !stream_interrupted(s)) {
         uint64_t size = blk_head_node(&s->dst)->size_bytes;
         struct hot_range r = s->hot.range[0];
         uint64_t end = MIN_OF(round_up_pow2(r.end, s->plan.unit_bytes), size);

@@ -360,6 +360,7 @@ static void enter_stage(struct stream *s, const struct stream_stage *stage)
     join_group(s);
     s->pos = s->counted = 0;
     s->hot.nr = 0;
+    s->hot.lead_bytes = 0;
     plan_init(&s->plan, MAX_OF(store_unit_bytes(overlay), backing->limits.align_bytes));
 }
 

@@ -245,3 +245,47 @@ TEST(stream_live, reads_are_right_and_so_is_what_is_left)
     for (unsigned seed = 1; seed <= 3; seed++)
         stream_under_a_guest(seed);
 }
+
+/* Reads on through the second half of the disk, at once. */
+static void co_reader(void *arg)
+{
+    uint8_t buf[4096];
+
+    (void)arg;
+    guests++;
+    for (uint64_t at = SIZE / 2; at + sizeof(buf) <= SIZE; at += 256u << 10)
+        CHECK_EQ(co_guest_io(BLK_READ, at & ~(uint64_t)(SECTOR - 1), sizeof(buf), buf), 0);
+    guests--;
+}
+
+TEST(stream_live, what_guests_read_on_from_does_not_stop_the_walk)
+{
+    struct stream_stats st = {0};
+    struct error err = ERROR_INIT;
+    uint64_t ahead = 0;
+    struct job *job;
+
+    set_up(4);
+    mem_node_fill(base, 0, SIZE, BLK_ST_DATA, 7);
+    memset(model, 7, SIZE);
+    base->delay_ns = 0;
+    disk.guest = true;
+    job = stream_job_new("live", "vm1", &(struct stream_plan_opts){.first.overlay = &top->node},
+                         &err);
+    REQUIRE(job);
+    job->on_done = drop_backing;
+    job_set_speed(job, 40 * MIB, &err);
+    job_start(job);
+    co_spawn(co_reader, NULL);
+    while (!concluded) {
+        stream_get_stats(job, &st);
+        if (st.hot_bytes > st.read_bytes - st.hot_bytes)
+            ahead = MAX_OF(ahead, 2 * st.hot_bytes - st.read_bytes);
+        mem_node_turn();
+    }
+    CHECK(st.hot_bytes > 5 * MIB);
+    CHECK(ahead > 0 && ahead <= 10 * MIB); /* of the 12 that were asked for */
+    CHECK(TURN_UNTIL(!guests));
+    CHECK(overlay_is_the_model());
+    tear_down();
+}
