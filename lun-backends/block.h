@@ -88,10 +88,10 @@ struct blk_extent {
 
 /*
  * Data lent in place of a copy: where they lie in a mapping of the page cache. For system calls
- * alone: where the file was cut short behind our back, whoever touches them gets a signal, but
- * sendmsg() EFAULT. They don't change while they are lent: before that the lender copies them to
- * the reader's buffer, which is kept for it, and tells. Owned by the reader; @recalled is set by
- * it.
+ * and under bus_guarded(): where the file was cut short behind our back, sendmsg() gets EFAULT,
+ * but whoever touches them a signal. They don't change while they are lent, unless by others than
+ * us: before that the lender copies them to the reader's buffer, which is kept for it, and tells.
+ * Owned by the reader; @recalled is set by it.
  */
 struct blk_loan {
     const uint8_t *data; /* NULL: nothing is lent, what was read is in the reader's buffer */

@@ -12,7 +12,9 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "lun-backends/block.h"
 #include "target/digest.h"
+#include "util/bus-guard.h"
 #include "util/byteorder.h"
 #include "util/size.h"
 
@@ -20,7 +22,7 @@
 #define BATCH_BYTES    (4u << 20) /* what a socket's buffer takes at most, by default */
 #define BATCHES_A_TURN 8
 #define MAX_IOVS       (3 * BATCH_PDUS)
-#define LOST           "data that were to be sent can't be read any more"
+#define LOST           "data that were to be sent can't be read any more, or have changed"
 
 /* One PDU of an entry, as it is on the wire. */
 struct wire_pdu {
@@ -28,6 +30,7 @@ struct wire_pdu {
     uint8_t trailer[3 + PDU_DIGEST_BYTES];
     uint32_t header_bytes, data_bytes, trailer_bytes;
     const uint8_t *data;
+    uint32_t crc; /* of the data, where they have a digest */
 };
 
 /* Filled and handed to the kernel within one call: shared by all connections. */
@@ -76,25 +79,74 @@ static void make_header(const struct tx_op *op, uint32_t at, uint32_t index, str
     }
 }
 
-static void make_trailer(struct tx_op *op, uint32_t at, struct wire_pdu *w)
+struct digest_job {
+    const uint8_t *data;
+    uint32_t bytes, pad, crc;
+};
+
+static void run_digest(void *arg)
 {
-    uint32_t pad = pdu_pad_bytes(w->data_bytes), crc;
+    struct digest_job *job = arg;
+
+    job->crc = digest_of(job->data, job->bytes, job->pad);
+}
+
+/* False: the data are lost. */
+static bool digest_data(struct tx_op *op, uint32_t at, struct wire_pdu *w)
+{
+    struct digest_job job = {w->data, w->data_bytes, pdu_pad_bytes(w->data_bytes), 0};
+
+    if (!op->loan || !op->loan->data) {
+        run_digest(&job);
+    } else if (!bus_guarded(job.data, job.bytes, run_digest, &job)) {
+        blk_loan_recall(op->loan);
+        if (op->lost)
+            return false;
+        w->data = job.data = op->data + at;
+        run_digest(&job);
+    }
+    w->crc = job.crc;
+    return true;
+}
+
+/*
+ * That of the first PDU may be known. But while lent data are still to be sent, the file may be
+ * changed behind our back, so they are looked at each time, and what has gone out of them must
+ * match the rest. False: the data are lost.
+ */
+static bool know_digest(struct tx_op *op, uint32_t at, struct wire_pdu *w)
+{
+    bool first = at == op->at_bytes, again = first && op->crc_known;
+    uint32_t data_gone = op->pdu_sent_bytes - MIN_OF(op->pdu_sent_bytes, w->header_bytes);
+
+    if (again && (!op->loan || data_gone >= w->data_bytes)) {
+        w->crc = op->crc;
+        return true;
+    }
+    if (!digest_data(op, at, w))
+        return false;
+    op->lost = again && data_gone && w->crc != op->crc;
+    if (first) {
+        op->crc = w->crc;
+        op->crc_known = true;
+    }
+    return !op->lost;
+}
+
+/* False: the data are lost. */
+static bool make_trailer(struct tx_op *op, uint32_t at, struct wire_pdu *w)
+{
+    uint32_t pad = pdu_pad_bytes(w->data_bytes);
 
     memset(w->trailer, 0, pad);
     w->trailer_bytes = pad;
     if (!op->data_digest || !w->data_bytes)
-        return;
-    if (at == op->at_bytes && op->crc_known) {
-        crc = op->crc;
-    } else {
-        crc = digest_of(w->data, w->data_bytes, pad);
-        if (at == op->at_bytes) {
-            op->crc = crc;
-            op->crc_known = true;
-        }
-    }
-    digest_put(w->trailer + pad, crc);
+        return true;
+    if (!know_digest(op, at, w))
+        return false;
+    digest_put(w->trailer + pad, w->crc);
     w->trailer_bytes += PDU_DIGEST_BYTES;
+    return true;
 }
 
 struct gather {
@@ -128,7 +180,8 @@ static bool gather_op(struct gather *g, struct tx_op *op, size_t max_bytes)
         w->data_bytes = pdu_data_at(op, at);
         w->data = at ? op->data + at : op->data;
         make_header(op, at, index, w);
-        make_trailer(op, at, w);
+        if (!make_trailer(op, at, w))
+            return false;
         gather_piece(g, w->header, w->header_bytes, &skip);
         gather_piece(g, w->data, w->data_bytes, &skip);
         gather_piece(g, w->trailer, w->trailer_bytes, &skip);
@@ -138,8 +191,12 @@ static bool gather_op(struct gather *g, struct tx_op *op, size_t max_bytes)
     return true;
 }
 
-/* Takes @bytes off what is still to be sent of @op; returns what is left over of them. */
-static size_t advance(struct conn *c, struct tx_op *op, size_t bytes, bool *finished)
+/*
+ * Takes @bytes off what is still to be sent of @op, whose first PDU was *@w; returns what is left
+ * over of them.
+ */
+static size_t advance(struct conn *c, struct tx_op *op, const struct wire_pdu **w, size_t bytes,
+                      bool *finished)
 {
     *finished = false;
     while (!*finished) {
@@ -147,6 +204,10 @@ static size_t advance(struct conn *c, struct tx_op *op, size_t bytes, bool *fini
         uint32_t left = pdu_wire_bytes(op, data_bytes) - op->pdu_sent_bytes;
 
         if (bytes < left) {
+            if (bytes) {
+                op->crc = (*w)->crc;
+                op->crc_known = true;
+            }
             op->pdu_sent_bytes += (uint32_t)bytes;
             c->tx.bytes -= bytes;
             return 0;
@@ -157,20 +218,24 @@ static size_t advance(struct conn *c, struct tx_op *op, size_t bytes, bool *fini
         op->at_bytes += data_bytes;
         op->index++;
         op->crc_known = false;
+        (*w)++;
         *finished = op->at_bytes >= op->data_bytes;
     }
     return bytes;
 }
 
+/* Of what is in batch[]. */
 static void sent(struct conn *c, size_t bytes)
 {
+    const struct wire_pdu *w = batch;
+
     c->tx.progress_ns = now_ns();
     c->tx.sent_bytes += bytes;
     while (c->state != CONN_CLOSED && !list_empty(&c->tx.ops)) {
         struct tx_op *op = list_first_entry(&c->tx.ops, struct tx_op, link);
         bool finished;
 
-        bytes = advance(c, op, bytes, &finished);
+        bytes = advance(c, op, &w, bytes, &finished);
         if (!finished)
             return;
         list_del(&op->link);

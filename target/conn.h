@@ -45,11 +45,12 @@ struct tx_op {
     struct list_head link;
     void (*done)(struct tx_op *op, bool sent);
     uint8_t bhs[PDU_BHS_BYTES]; /* with sequence numbers */
-    const uint8_t *data;        /* may move until done(); lent: see struct blk_loan */
+    const uint8_t *data;        /* may move until done() */
+    struct blk_loan *loan;      /* that @data are of, or were when queued; NULL: none */
     uint32_t data_bytes;
     uint32_t segment_bytes, burst_bytes; /* a series; multiples of 4; 0: one PDU */
 
-    bool lost; /* set after conn_send(): the data are gone, and the connection with them */
+    bool lost; /* the data are gone, and the connection with them; by a recall after conn_send() */
 
     /* conn-tx.c's */
     bool header_digest, data_digest;

@@ -60,6 +60,7 @@ static void fill_data_in(struct task *t, struct tx_op *op, const void *buf, uint
     pdu_data_in(op->bhs, t->itt, t->datasn_in, offset);
     t->lent_op = t->cmd.loan.data ? op : NULL;
     op->data = t->lent_op ? t->cmd.loan.data : buf;
+    op->loan = t->lent_op ? &t->cmd.loan : NULL;
     op->data_bytes = len;
     op->segment_bytes = p->max_xmit_segment & ~3u;
     op->burst_bytes = p->max_burst & ~3u;
@@ -137,6 +138,7 @@ static void fill_response(struct task *t, uint8_t status, uint32_t sense_bytes,
 {
     pdu_scsi_rsp(t->rsp_op.bhs, t->itt, status, r, t->datasn_in);
     t->rsp_op.data = t->sense;
+    t->rsp_op.loan = NULL;
     t->rsp_op.data_bytes = sense_bytes;
     t->rsp_op.segment_bytes = 0;
 }

@@ -149,7 +149,7 @@ static void fill_command(struct task *t, const struct pdu *p)
     cmd->dir_write = p->cmd.write;
     /* 11.3.4: without R and W the field says nothing */
     cmd->edtl_bytes = p->cmd.read || p->cmd.write ? p->cmd.edtl_bytes : 0;
-    cmd->loan.recalled = s->conn->data_digest ? NULL : task_loan_recalled;
+    cmd->loan.recalled = task_loan_recalled;
     /* with several R2Ts they follow each other through one large buffer */
     cmd->chunk_bytes = s->params.max_outstanding_r2t > 1
                            ? BUFPOOL_MAX_BYTES

@@ -9,6 +9,7 @@ UNIT_TESTS += \
 	tests/unit/test-access \
 	tests/unit/test-block-device \
 	tests/unit/test-block \
+	tests/unit/test-bus-guard \
 	tests/unit/test-chain-name \
 	tests/unit/test-chain-reader \
 	tests/unit/test-chap \
@@ -83,6 +84,9 @@ tests_unit_test_block_device_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
 
 tests_unit_test_block_SOURCES = tests/unit/test-block.c
 tests_unit_test_block_LDADD = $(CTEST_LIBS) $(LUN_LIBS)
+
+tests_unit_test_bus_guard_SOURCES = tests/unit/test-bus-guard.c
+tests_unit_test_bus_guard_LDADD = $(CTEST_LIBS) $(UTIL_LIBS)
 
 tests_unit_test_chain_name_SOURCES = tests/unit/test-chain-name.c
 tests_unit_test_chain_name_LDADD = $(CTEST_LIBS) $(LUN_LIBS)

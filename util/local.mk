@@ -4,6 +4,8 @@ libutil_a_SOURCES = \
 	util/bitmap.h \
 	util/bufpool.c \
 	util/bufpool.h \
+	util/bus-guard.c \
+	util/bus-guard.h \
 	util/byteorder.h \
 	util/co-path.c \
 	util/co-path.h \

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""An initiator that sends exactly the bytes it is told to (RFC 7143), for misbehaving on purpose."""
+"""An initiator that sends exactly the bytes it is told to (RFC 7143), for misbehaving on purpose.
+What it receives it checks by its digests."""
+import ctypes
 import socket
 import struct
 
@@ -23,8 +25,17 @@ def _crc_table():
 _TABLE = _crc_table()
 
 
+try:
+    _isal = ctypes.CDLL("libisal.so.2").crc32_iscsi
+    _isal.argtypes, _isal.restype = [ctypes.c_char_p, ctypes.c_int, ctypes.c_uint], ctypes.c_uint
+except (OSError, AttributeError):
+    _isal = None
+
+
 def crc32c(data):
     crc = 0xffffffff
+    if _isal:
+        return struct.pack("<I", _isal(bytes(data), len(data), crc) ^ crc)
     for b in data:
         crc = crc >> 8 ^ _TABLE[(crc ^ b) & 0xff]
     return struct.pack("<I", crc ^ 0xffffffff)
@@ -51,6 +62,10 @@ class Pdu:
 
 class Closed(Exception):
     """The target hung up, or said nothing for too long."""
+
+
+class BadDigest(Exception):
+    """A digest of the target's is not that of what came with it."""
 
 
 class RawInitiator:
@@ -103,14 +118,14 @@ class RawInitiator:
 
     def recv(self):
         header = self._exactly(48)
-        self._exactly(4 * header[4])
-        if self.header_digest:
-            self._exactly(4)
+        ahs = self._exactly(4 * header[4])
+        if self.header_digest and self._exactly(4) != crc32c(header + ahs):
+            raise BadDigest(f"header of {header[0]:02x}h")
         length = struct.unpack(">I", b"\0" + header[5:8])[0]
-        data = self._exactly(length + -length % 4)[:length]
-        if self.data_digest and length:
-            self._exactly(4)
-        pdu = Pdu(header, data)
+        data = self._exactly(length + -length % 4)
+        if self.data_digest and length and self._exactly(4) != crc32c(data):
+            raise BadDigest(f"{length} bytes of data of {header[0]:02x}h")
+        pdu = Pdu(header, data[:length])
         if pdu.opcode != R2T and not (pdu.opcode == DATA_IN and not pdu.flags & 1):
             self.exp_stat_sn = (pdu.word(24) + 1) & 0xffffffff
         return pdu
