@@ -4,9 +4,12 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "lun-backends/qcow2-offline.h"
+#include "lun-backends/qcow2.h"
 #include "util/size.h"
 
 struct entry {
@@ -18,7 +21,9 @@ struct entry {
 struct map {
     const struct chain_image *chain;
     bool json;
-    bool lost; /* for people: data that has no place to be shown */
+    bool lost;                /* for people: data that has no place to be shown */
+    char directory[PATH_MAX]; /* that relative names are from, with a slash; empty: unknown */
+    unsigned nr_relative;     /* layers, from the top, that are reached by relative names alone */
     unsigned printed;
     struct entry last; /* length 0: none yet */
 };
@@ -39,6 +44,32 @@ static void print_json(struct map *m, const struct entry *e)
     putchar('}');
 }
 
+static void find_relative(struct map *m, const char *top)
+{
+    const struct chain_image *chain = m->chain;
+    struct qcow2_info info;
+    size_t len;
+
+    if (*top == '/' || !getcwd(m->directory, sizeof(m->directory) - 1))
+        return;
+    len = strlen(m->directory);
+    memcpy(m->directory + len, "/", 2);
+    for (m->nr_relative = 1; m->nr_relative < chain->nr_layers; m->nr_relative++) {
+        qcow2_get_info(chain->layers[chain->nr_layers - m->nr_relative].node, &info);
+        if (!info.backing || *info.backing == '/')
+            break;
+    }
+}
+
+/* As qemu-img has it: as far as the names on the way are relative, so is this. */
+static const char *shown_name(const struct map *m, const char *filename, unsigned depth)
+{
+    size_t len = strlen(m->directory);
+
+    return depth < m->nr_relative && !strncmp(filename, m->directory, len) ? filename + len
+                                                                           : filename;
+}
+
 static void print_entry(struct map *m, const struct entry *e)
 {
     const struct chain_layer *layer = &m->chain->layers[m->chain->nr_layers - 1 - e->depth];
@@ -52,7 +83,7 @@ static void print_entry(struct map *m, const struct entry *e)
         m->lost = true;
     } else if (e->data && !e->zero) {
         printf("%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64, e->start, e->length, e->offset);
-        cli_put(data && data->filename ? data->filename : layer->filename);
+        cli_put(shown_name(m, data && data->filename ? data->filename : layer->filename, e->depth));
         putchar('\n');
     }
 }
@@ -168,6 +199,7 @@ int co_image_map(json_t *args)
     if (!chain)
         return CLI_FAILED;
     m.chain = chain;
+    find_relative(&m, cli_str(args, "filename"));
     end = image_top(chain)->size_bytes;
     if (json_object_get(args, "length"))
         end = MIN_OF(end, start + (uint64_t)cli_int(args, "length"));
