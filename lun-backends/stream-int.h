@@ -37,7 +37,7 @@ struct hot_list {
     struct hot_range {
         uint64_t start, end;
     } range[STREAM_MAX_HOT];
-    uint64_t lead_bytes; /* copied since the walk copied as much */
+    uint64_t lead_bytes; /* copied here that the walk has not matched yet */
 };
 
 struct stream {

@@ -10,9 +10,11 @@
  * -n  how many cuts to judge (3000)
  * -s  the first seed (1)
  * -q  every how many cuts qemu-img is asked; 0: never (100)
- * -b  a barrier to be removed: header, copy, mirror, data, blocks, data-file. The harness has to
- * find that -v  a line for each seed Exit status: 0 all right, 1 violations found, 2 it could not
- * work.
+ * -b  a barrier to be removed, which has to be found: header, copy, mirror, data, blocks, data-file
+ *
+ * -v  a line for each seed
+ *
+ * Exit status: 0 all right, 1 violations found, 2 it could not work.
  */
 #include <inttypes.h>
 #include <stdio.h>
