@@ -16,6 +16,8 @@
 #define DEFAULT_PORT 3260
 #define MAX_LUN      16383 /* SAM-5 4.7.7: flat space addressing has 14 bits */
 
+#define ENCODED_TARGET_MAX (3 * sizeof(((struct iscsi_url *)0)->target)) /* each byte as %XX */
+
 static int bad(struct error *err, const char *text, const char *why)
 {
     return error_set(err, EINVAL,
@@ -65,6 +67,8 @@ static const char *parse_host_port(const char *s, size_t len, struct iscsi_url *
         return "the host is missing";
     if (host_len >= sizeof(url->host))
         return "the host name is too long";
+    if (bracketed && !memchr(host, ':', host_len))
+        return "what is in brackets is not an IPv6 address";
     for (size_t i = 0; i < host_len; i++) {
         if (!host_char((unsigned char)host[i], bracketed))
             return "a character in the host name is not allowed";
@@ -189,20 +193,28 @@ int iscsi_url_parse(const char *text, struct iscsi_url *url, struct error *err)
     return 0;
 }
 
+/* What parse_target() would take for something else is written as %XX: it must come back. */
+static void encode_target(const char *target, char out[ENCODED_TARGET_MAX])
+{
+    for (; *target; target++) {
+        if (*target == '%' || *target == '?')
+            out += sprintf(out, "%%%02x", (unsigned char)*target);
+        else
+            *out++ = *target;
+    }
+    *out = '\0';
+}
+
 int iscsi_url_format(const struct iscsi_url *url, char *buf, size_t len)
 {
     bool v6 = strchr(url->host, ':');
-    int n = snprintf(buf, len, "iscsi://%s%s%s:%u/%s", v6 ? "[" : "", url->host, v6 ? "]" : "",
-                     url->port, url->target);
+    char target[ENCODED_TARGET_MAX], lun[16] = "";
 
-    if (n < 0 || (size_t)n >= len)
-        return -ENAMETOOLONG;
-    if (url->lun >= 0) {
-        size_t used = (size_t)n;
+    encode_target(url->target, target);
+    if (url->lun >= 0)
+        snprintf(lun, sizeof(lun), "/%d", url->lun);
+    int n = snprintf(buf, len, "iscsi://%s%s%s:%u/%s%s", v6 ? "[" : "", url->host, v6 ? "]" : "",
+                     url->port, target, lun);
 
-        n = snprintf(buf + used, len - used, "/%d", url->lun);
-        if (n < 0 || (size_t)n >= len - used)
-            return -ENAMETOOLONG;
-    }
-    return 0;
+    return n < 0 || (size_t)n >= len ? -ENAMETOOLONG : 0;
 }

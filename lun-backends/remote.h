@@ -27,7 +27,10 @@ struct iscsi_url {
 };
 /* Pure. Passwords in a URL (user%pw@) are refused: secrets come from files. */
 int iscsi_url_parse(const char *text, struct iscsi_url *url, struct error *err);
-/* iscsi://HOST:PORT/IQN/LUN, no user, brackets round IPv6; -ENAMETOOLONG. */
+/*
+ * iscsi://HOST:PORT/IQN/LUN, no user, brackets round IPv6; iscsi_url_parse() of it gives the same
+ * again. -ENAMETOOLONG.
+ */
 int iscsi_url_format(const struct iscsi_url *url, char *buf, size_t len);
 
 /* What was learned of a LUN at connect; kept in the state to know the source again. */

@@ -76,6 +76,8 @@ TEST(url, refused)
         "iscsi://[::1/iqn.2026-11.x:y",
         "iscsi://[::1]x/iqn.2026-11.x:y",
         "iscsi://[]/iqn.2026-11.x:y",
+        "iscsi://[host]/iqn.2026-11.x:y",
+        "iscsi://[%%]/iqn.2026-11.x:y",
         "iscsi://::1/iqn.2026-11.x:y",
         "iscsi://h h/iqn.2026-11.x:y",
         "iscsi://@h/iqn.2026-11.x:y",
@@ -146,9 +148,9 @@ TEST(url, overlong_parts_are_refused)
 
 TEST(url, format_round_trip_without_user)
 {
-    static const char *const urls[] = {"iscsi://h:3260/iqn.2026-11.x:y/0",
-                                       "iscsi://[::1]:99/iqn.2026-11.x:y/16383",
-                                       "iscsi://h:3260/iqn.2026-11.x:y"};
+    static const char *const urls[] = {
+        "iscsi://h:3260/iqn.2026-11.x:y/0", "iscsi://[::1]:99/iqn.2026-11.x:y/16383",
+        "iscsi://h:3260/iqn.2026-11.x:y", "iscsi://[%eth0:]:1/iqn.2026-11.x:%25y%3f%2541/7"};
 
     for (size_t i = 0; i < ARRAY_LEN(urls); i++) {
         struct iscsi_url u;
