@@ -2,7 +2,8 @@
 /*
  * The qcow2 checker: repair of refcounts. In place where the refcount blocks are all there; where
  * not, a whole new refcount structure behind the end of the file, durable before the header
- * points to it. Counts that are too low are raised before anything relies on them.
+ * points to it. Counts that are too low are raised before anything relies on them. Where a file
+ * was cut off, what is lost keeps its place: else new clusters would be data of two owners.
  */
 #include "lun-backends/qcow2-check-int.h"
 
@@ -33,7 +34,7 @@ static bool fix_one(struct qcheck *c, uint64_t cluster, uint32_t index)
     uint64_t disk = qcow2_refcount_get(c->block, c->g.refcount_order, index);
     uint64_t counted = qcheck_refs(c, cluster);
 
-    if (disk == counted || counted > max_refcount(c))
+    if (disk == counted || counted > max_refcount(c) || qcheck_is_lost(c, cluster))
         return false;
     if (disk > counted && !(c->fix & QCOW2_FIX_LEAKS))
         return false;
@@ -94,7 +95,8 @@ static bool blocks_are_missing(const struct qcheck *c)
 /* ---- from new -------------------------------------------------------------------------------- */
 
 struct rebuilt {
-    uint64_t blocks, rt_clusters; /* in this order, from cluster c->clusters on */
+    uint64_t first;               /* cluster; behind the file and all that is lost of it */
+    uint64_t blocks, rt_clusters; /* in this order, from there on */
     uint64_t total;               /* clusters of the file then */
 };
 
@@ -103,13 +105,21 @@ static void plan(const struct qcheck *c, struct rebuilt *r)
     uint64_t per_block = UINT64_C(1) << c->g.ref_block_bits;
     uint64_t cluster = qcow2_cluster_bytes(&c->g), before;
 
+    r->first = MAX_OF(c->clusters, c->lost_end);
     r->blocks = r->rt_clusters = 1;
     do {
         before = r->blocks + r->rt_clusters;
-        r->total = c->clusters + before;
+        r->total = r->first + before;
         r->blocks = (r->total + per_block - 1) / per_block;
         r->rt_clusters = (r->blocks * 8 + cluster - 1) / cluster;
     } while (r->blocks + r->rt_clusters != before);
+}
+
+static uint64_t rebuilt_ref(const struct qcheck *c, const struct rebuilt *r, uint64_t cluster)
+{
+    if (cluster < c->clusters)
+        return MIN_OF(qcheck_refs(c, cluster), max_refcount(c));
+    return cluster >= r->first || qcheck_is_lost(c, cluster);
 }
 
 static int co_write_blocks(struct qcheck *c, const struct rebuilt *r)
@@ -121,12 +131,11 @@ static int co_write_blocks(struct qcheck *c, const struct rebuilt *r)
     for (uint64_t b = 0; b < r->blocks && !ret; b++) {
         memset(c->block, 0, qcow2_cluster_bytes(&c->g));
         for (uint32_t i = 0; i < per_block && b * per_block + i < r->total; i++) {
-            uint64_t cluster = b * per_block + i;
-            uint64_t refs = cluster < c->clusters ? qcheck_refs(c, cluster) : 1;
+            uint64_t refs = rebuilt_ref(c, r, b * per_block + i);
 
-            qcow2_refcount_set(c->block, c->g.refcount_order, i, MIN_OF(refs, max_refcount(c)));
+            qcow2_refcount_set(c->block, c->g.refcount_order, i, refs);
         }
-        ret = co_blk_write(c->file, (c->clusters + b) << c->g.cluster_bits, c->block,
+        ret = co_blk_write(c->file, (r->first + b) << c->g.cluster_bits, c->block,
                            qcow2_cluster_bytes(&c->g), 0);
     }
     return ret;
@@ -141,10 +150,10 @@ static int co_write_table(struct qcheck *c, const struct rebuilt *r)
 
     if (rt && raw) {
         for (uint64_t b = 0; b < r->blocks; b++) {
-            rt[b] = (c->clusters + b) << c->g.cluster_bits;
+            rt[b] = (r->first + b) << c->g.cluster_bits;
             put_be64(raw + b * 8, rt[b]);
         }
-        ret = co_blk_write(c->file, (c->clusters + r->blocks) << c->g.cluster_bits, raw, bytes, 0);
+        ret = co_blk_write(c->file, (r->first + r->blocks) << c->g.cluster_bits, raw, bytes, 0);
     }
     free(raw);
     if (ret) {
@@ -159,7 +168,7 @@ static int co_write_table(struct qcheck *c, const struct rebuilt *r)
 
 static int co_switch(struct qcheck *c, const struct rebuilt *r)
 {
-    uint64_t offset = (c->clusters + r->blocks) << c->g.cluster_bits;
+    uint64_t offset = (r->first + r->blocks) << c->g.cluster_bits;
     int ret;
 
     put_be64(c->sector + QCOW2_POS_RT_OFFSET, offset);
@@ -174,6 +183,12 @@ static int co_switch(struct qcheck *c, const struct rebuilt *r)
     return 0;
 }
 
+static bool too_large(const struct qcheck *c, const struct rebuilt *r)
+{
+    return r->rt_clusters << c->g.cluster_bits >
+           MAX_OF(QCOW2_MAX_RT_BYTES, qcow2_cluster_bytes(&c->g));
+}
+
 /* What was counted as wrong in refcounts and their structures is right after it; the rest, which
  * the new counting finds again, is not. */
 static int co_rebuild(struct qcheck *c, struct error *err)
@@ -183,19 +198,24 @@ static int co_rebuild(struct qcheck *c, struct error *err)
     int ret;
 
     qcheck_say(c, "Rebuilding the refcount structure");
-    plan(c, &r);
-    if (r.rt_clusters << c->g.cluster_bits > MAX_OF(QCOW2_MAX_RT_BYTES, qcow2_cluster_bytes(&c->g)))
-        return error_set(err, EFBIG, "the file is too large for a refcount table");
     qcheck_forget(c);
     *c->res = (struct qcow2_check_result){
         .total_clusters = before.total_clusters,
         .corruptions_fixed = before.corruptions_fixed,
-        .image_end_bytes = r.total << c->g.cluster_bits,
     };
     c->say = NULL; /* all has been said */
     ret = co_qcheck_count_all(c, false);
     if (!ret && c->res->check_errors)
         ret = -EIO;
+    plan(c, &r);
+    if (!ret && too_large(c, &r))
+        return error_set(err, EFBIG, "the file is too large for a refcount table");
+    if (!ret && c->lost_end == c->clusters + QCHECK_LOST_CLUSTERS)
+        return error_set(err, EFBIG,
+                         "too much of the file is missing: it ends at %" PRIu64
+                         " bytes, and what lies behind is in use",
+                         c->file_bytes);
+    c->res->image_end_bytes = r.total << c->g.cluster_bits;
     if (!ret)
         ret = co_write_blocks(c, &r);
     if (!ret)

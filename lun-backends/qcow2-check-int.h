@@ -9,7 +9,8 @@
 #include "lun-backends/qcow2-format.h"
 #include "lun-backends/qcow2-offline.h"
 
-#define QCHECK_CHUNK_BITS 15
+#define QCHECK_CHUNK_BITS    15
+#define QCHECK_LOST_CLUSTERS (UINT64_C(1) << 24)
 
 /* What a host cluster is used as. Data clusters may share one (compressed, snapshots), L2 tables
  * too (snapshots); everything else is alone. */
@@ -45,7 +46,12 @@ struct qcheck {
     uint8_t *block;       /* one refcount block */
     uint64_t block_index; /* which; UINT64_MAX: none */
     uint64_t low, high;   /* refcounts found too low, too high */
-    uint64_t beyond;      /* clusters past the end of the file that are counted */
+    uint64_t beyond;      /* clusters past the end of the file that are counted, for nothing */
+
+    /* The clusters behind the file's end, as far as QCHECK_LOST_CLUSTERS, that something refers
+     * to: the file was cut off. Nothing new is put there. NULL: none. */
+    uint64_t *lost;
+    uint64_t lost_end; /* the cluster after the last of them; 0: none */
 };
 
 /* Reads zeros past the end of the file; an error is counted and said. */
@@ -54,11 +60,14 @@ void qcheck_corrupt(struct qcheck *c, const char *fmt, ...) __attribute__((forma
 void qcheck_say(struct qcheck *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* References that were counted. */
 uint64_t qcheck_refs(const struct qcheck *c, uint64_t cluster);
+/* Whether @cluster is behind the end of the file and referred to all the same. */
+bool qcheck_is_lost(const struct qcheck *c, uint64_t cluster);
 /* One more for each cluster of the range; false: it is not in the file (said, counted). */
 bool qcheck_count(struct qcheck *c, uint64_t offset, uint64_t bytes, enum qcheck_kind kind,
                   const char *what);
 /* Counts everything; without the refcount structures if they are to be rebuilt. */
 int co_qcheck_count_all(struct qcheck *c, bool with_refcounts);
+/* Everything is to be counted again. */
 void qcheck_forget(struct qcheck *c);
 
 /* qcow2-check-refs.c */

@@ -115,7 +115,7 @@ static void compare_block(struct qcheck *c, uint64_t index)
         if (first + i < c->clusters)
             compare_one(c, first + i, disk, qcheck_refs(c, first + i));
         else
-            c->beyond += disk != 0;
+            c->beyond += disk != 0 && !qcheck_is_lost(c, first + i);
     }
 }
 

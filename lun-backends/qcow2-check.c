@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/bitmap.h"
 #include "util/byteorder.h"
 #include "util/coroutine.h"
 #include "util/size.h"
@@ -122,6 +123,31 @@ static void count_one(struct qcheck *c, uint64_t cluster, enum qcheck_kind kind,
     k->kind[i] = (uint8_t)MAX_OF((unsigned)k->kind[i], (unsigned)kind);
 }
 
+bool qcheck_is_lost(const struct qcheck *c, uint64_t cluster)
+{
+    return c->lost && cluster >= c->clusters && cluster < c->lost_end &&
+           bitmap_test(c->lost, cluster - c->clusters);
+}
+
+static void note_lost(struct qcheck *c, uint64_t offset, uint64_t bytes)
+{
+    uint64_t first = MAX_OF(offset >> c->g.cluster_bits, c->clusters);
+    uint64_t end =
+        MIN_OF(((offset + bytes - 1) >> c->g.cluster_bits) + 1, c->clusters + QCHECK_LOST_CLUSTERS);
+
+    if (first >= end)
+        return;
+    if (!c->lost)
+        c->lost = calloc(BITMAP_WORDS(QCHECK_LOST_CLUSTERS), sizeof(*c->lost));
+    if (!c->lost) {
+        c->out_of_memory = true;
+        return;
+    }
+    for (uint64_t i = first; i < end; i++)
+        bitmap_set(c->lost, i - c->clusters);
+    c->lost_end = MAX_OF(c->lost_end, end);
+}
+
 bool qcheck_count(struct qcheck *c, uint64_t offset, uint64_t bytes, enum qcheck_kind kind,
                   const char *what)
 {
@@ -131,6 +157,7 @@ bool qcheck_count(struct qcheck *c, uint64_t offset, uint64_t bytes, enum qcheck
         return true;
     if (offset >= end || bytes > end - offset) {
         qcheck_corrupt(c, "%s at %#" PRIx64 " lies past the end of the file", what, offset);
+        note_lost(c, offset, bytes);
         return false;
     }
     for (uint64_t i = offset >> c->g.cluster_bits; i <= (offset + bytes - 1) >> c->g.cluster_bits;
@@ -146,6 +173,9 @@ void qcheck_forget(struct qcheck *c)
         free(c->chunks[i].kind);
     }
     memset(c->chunks, 0, c->nr_chunks * sizeof(*c->chunks));
+    free(c->lost);
+    c->lost = NULL;
+    c->lost_end = 0;
 }
 
 /* ---- L2 tables --------------------------------------------------------------------------- */

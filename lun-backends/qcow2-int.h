@@ -387,6 +387,8 @@ int co_qcow2_change_backing(struct blk_node *node, const char *name, const char 
 
 /* qcow2-resize.c */
 int co_qcow2_resize(struct blk_node *node, uint64_t size_bytes, struct error *err);
+/* The L2 table of L1 entry @index, whose entries are freed or say nothing, none of them dirty. */
+void qcow2_drop_table(struct qcow2 *q, uint64_t index);
 
 /* qcow2-open.c */
 int qcow2_fit_cache(struct qcow2 *q);

@@ -55,50 +55,51 @@ int co_qcow2_fix_leaks(struct blk_node *node, uint64_t *freed_clusters, struct e
 
 /* ---- emptying ------------------------------------------------------------------------------ */
 
-static int co_free_slice(struct qcow2 *q, uint64_t off)
+/* Pins the slices from @off to @end, in which every entry makes sense; *@nr of them, also if it
+ * fails. */
+static int co_pin_slices(struct qcow2 *q, uint64_t off, uint64_t end, struct qslice **s,
+                         unsigned *nr)
 {
-    uint64_t end = MIN_OF(qcow2_slice_end(q, off),
-                          round_up_pow2(q->node.size_bytes, qcow2_cluster_bytes(&q->g)));
     struct qcow2_entry e;
-    struct qslice *s;
-    uint64_t where;
-    int ret;
+    int ret = 0;
 
-    where = qcow2_l2_slice_offset(q, off, &ret);
-    if (!where)
-        return ret;
-    ret = co_qcache_get(q, &q->l2, off >> q->g.slice_span_bits, where, &s);
-    if (ret)
-        return ret;
-    for (; off < end && !ret; off += qcow2_cluster_bytes(&q->g)) {
-        if (!qcow2_get_entry(q, s, off, &e))
-            ret = -EIO;
-        else
-            qcow2_free_entry_later(q, &e);
+    for (*nr = 0; off < end && !ret;) {
+        uint64_t slice_end = MIN_OF(qcow2_slice_end(q, off), end);
+        uint64_t where = qcow2_l2_slice_offset(q, off, &ret);
+
+        if (!where)
+            return ret;
+        ret = co_qcache_get(q, &q->l2, off >> q->g.slice_span_bits, where, &s[*nr]);
+        for (*nr += !ret; off < slice_end && !ret; off += qcow2_cluster_bytes(&q->g))
+            ret = qcow2_get_entry(q, s[*nr - 1], off, &e) ? 0 : -EIO;
     }
-    qcache_put(s);
     return ret;
 }
 
-/* Puts all that the L1 entry refers to on the list of what the next cycle frees. */
+/* Puts all that the L1 entry refers to on the list of what the next cycle frees: when all of it
+ * could be read, or nothing. */
 static int co_free_table(struct qcow2 *q, uint64_t index)
 {
     uint32_t span_bits = q->g.cluster_bits + q->g.l2_bits;
     uint64_t off = index << span_bits;
-    uint64_t end = MIN_OF(off + (UINT64_C(1) << span_bits), q->node.size_bytes);
-    int ret = 0;
+    uint64_t end = MIN_OF(off + (UINT64_C(1) << span_bits),
+                          round_up_pow2(q->node.size_bytes, qcow2_cluster_bytes(&q->g)));
+    struct qslice **s = calloc(UINT64_C(1) << (span_bits - q->g.slice_span_bits), sizeof(*s));
+    struct qcow2_entry e;
+    unsigned nr = 0;
+    int ret = s ? co_pin_slices(q, off, end, s, &nr) : -ENOMEM;
 
-    for (; off < end && !ret; off = qcow2_slice_end(q, off))
-        ret = co_free_slice(q, off);
-    if (ret)
-        return ret;
-    qcow2_free_later(q, q->l1[index] & QCOW2_OFFSET_MASK, 1);
-    qcow2_set_l1(q, index, 0);
-    return 0;
+    for (; off < end && !ret; off += qcow2_cluster_bytes(&q->g))
+        if (qcow2_get_entry(q, s[(off - (index << span_bits)) >> q->g.slice_span_bits], off, &e))
+            qcow2_free_entry_later(q, &e);
+    while (nr)
+        qcache_put(s[--nr]);
+    free(s);
+    if (!ret)
+        qcow2_drop_table(q, index);
+    return ret;
 }
 
-/* A table's entries lose their place in the L1 table only when all of it could be read: an error
- * leaves the rest of the image as it was. */
 int co_qcow2_make_empty(struct blk_node *node, struct error *err)
 {
     struct qcow2 *q = qcow2_of(node);
@@ -110,14 +111,11 @@ int co_qcow2_make_empty(struct blk_node *node, struct error *err)
         return error_set(err, ENOTSUP, "%s: its data file is the disk itself", qcow2_name(q));
     ret = co_qcow2_settle(q);
     for (uint64_t i = 0; i < q->h.l1_entries && !ret; i++) {
-        if (!(q->l1[i] & QCOW2_OFFSET_MASK))
-            continue;
-        ret = co_free_table(q, i);
+        if (q->l1[i] & QCOW2_OFFSET_MASK)
+            ret = co_free_table(q, i);
     }
     if (!ret)
         ret = co_qcow2_settle(q);
-    if (!ret)
-        ret = empty_cache(q, &q->l2);
     return ret ? error_set(err, -ret, "emptying %s: %s", qcow2_name(q), strerror(-ret)) : 0;
 }
 

@@ -244,19 +244,23 @@ static int co_drop_entries(struct qcow2 *q, uint64_t pos, uint64_t end)
     return ret;
 }
 
-/* The tables of L1 entries from @first on, which map nothing any more, durably. */
-static void drop_tables(struct qcow2 *q, uint64_t first, uint64_t end)
+/* Also from the cache: a new table of that place has entries of its own. */
+void qcow2_drop_table(struct qcow2 *q, uint64_t index)
 {
     uint32_t bits = q->g.cluster_bits + q->g.l2_bits - q->g.slice_span_bits;
 
-    for (uint64_t i = first; i < end; i++) {
-        if (!(q->l1[i] & QCOW2_OFFSET_MASK))
-            continue;
-        for (uint64_t s = i << bits; s < (i + 1) << bits; s++)
-            qcache_forget(&q->l2, s);
-        qcow2_free_later(q, q->l1[i] & QCOW2_OFFSET_MASK, 1);
-        qcow2_set_l1(q, i, 0);
-    }
+    for (uint64_t s = index << bits; s < (index + 1) << bits; s++)
+        qcache_forget(&q->l2, s);
+    qcow2_free_later(q, q->l1[index] & QCOW2_OFFSET_MASK, 1);
+    qcow2_set_l1(q, index, 0);
+}
+
+/* The tables of L1 entries from @first on, which map nothing any more, durably. */
+static void drop_tables(struct qcow2 *q, uint64_t first, uint64_t end)
+{
+    for (uint64_t i = first; i < end; i++)
+        if (q->l1[i] & QCOW2_OFFSET_MASK)
+            qcow2_drop_table(q, i);
 }
 
 /* The file ends with the last cluster in use. */

@@ -22,20 +22,25 @@ struct scene {
 
 static void say(void *opaque, const char *line)
 {
-    (void)opaque;
+    bool *overlap = opaque;
+
     FUZZ_REQUIRE(line[0]);
+    *overlap |= strstr(line, "overlaps other metadata") != NULL;
 }
 
+/* What was repaired does not come back; but where two tables share a cluster, whatever is written
+ * to one changes the other. */
 static void co_check(struct blk_node *file, unsigned fix)
 {
     struct qcow2_check_result first, again;
     struct error err = ERROR_INIT;
-    int ret = co_qcow2_check(file, fix, say, NULL, &first, &err);
+    bool overlap = false;
+    int ret = co_qcow2_check(file, fix, say, &overlap, &first, &err);
 
     FUZZ_REQUIRE((ret == 0) == (err.msg[0] == '\0'));
-    if (ret || !fix || first.check_errors)
+    if (ret || !fix || first.check_errors || overlap)
         return;
-    FUZZ_REQUIRE(!co_qcow2_check(file, 0, say, NULL, &again, &err));
+    FUZZ_REQUIRE(!co_qcow2_check(file, 0, say, &overlap, &again, &err));
     if (again.check_errors)
         return;
     FUZZ_REQUIRE(again.corruptions <= first.corruptions);

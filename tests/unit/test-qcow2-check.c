@@ -4,6 +4,7 @@
  * emptying leaves snapshots alone, places are where the data is. qemu-img makes and judges.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -155,6 +156,27 @@ TEST(qcow2_check, a_lost_refcount_block_is_made_again)
     CHECK(check(0).corruptions);
     CHECK_EQ(check(QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS).corruptions, 0);
     CHECK_EQ(sh("qemu-img check img && qemu-io -r -f qcow2 -c 'read -P 1 0 1M' img"), 0);
+}
+
+/* Data of a file that was cut off is lost, but no other cluster may come to lie in its place. */
+TEST(qcow2_check, what_was_cut_off_keeps_its_place)
+{
+    static const uint8_t zeros[8];
+    uint64_t end;
+
+    if (!have_qemu_img())
+        return;
+    make_image();
+    end = field("img", l2_entry(12)) & UINT64_C(0x00fffffffffffe00);
+    patch("img", field("img", 48), zeros, 8);
+    CHECK_EQ(sh("truncate -s %" PRIu64 " img", end), 0);
+    CHECK(check(QCOW2_FIX_LEAKS | QCOW2_FIX_ERRORS).corruptions_fixed);
+    CHECK_EQ(check(0).corruptions, 0);
+    CHECK_EQ(sh("qemu-img check img && qemu-io -r -f qcow2 -c 'read -P 1 0 768k' img"), 0);
+    CHECK_EQ(sh("qemu-io -f qcow2 -c 'write -P 3 768k 256k' -c 'write -P 4 4M 64k' img"), 0);
+    CHECK_EQ(sh("qemu-img check img && qemu-io -r -f qcow2 -c 'read -P 1 0 768k' "
+                "-c 'read -P 3 768k 256k' -c 'read -P 4 4M 64k' img | (! grep failed)"),
+             0);
 }
 
 /* ---- open nodes --------------------------------------------------------------------------- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * What a power cut or a failing disk may find at the worst moment: a header of which nobody knows
- * whether it was written, a size that is told too early.
+ * whether it was written, a size that is told too early, tables that were emptied by half.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -13,6 +13,7 @@
 #include "lun-backends/formats.h"
 #include "lun-backends/inject.h"
 #include "lun-backends/qcow2-format.h"
+#include "lun-backends/qcow2-offline.h"
 #include "tests/unit/ctest.h"
 #include "tests/unit/qcow2-image.h"
 #include "util/coroutine.h"
@@ -93,6 +94,57 @@ TEST(qcow2_faults, nothing_is_flushed_while_the_header_is_in_doubt)
     on_faulty_image(header_fails);
     CHECK_EQ(sh("qemu-img check img && qemu-io -c 'read -P 1 0 64k' -c 'read -P 2 64k 64k' img && "
                 "qemu-img info img | grep '64 MiB'"),
+             0);
+}
+
+/* A table of 512 MiB, 16 slices; the second can't be read. */
+static void emptying_cannot_read(struct blk_node *node, struct blk_node *inject)
+{
+    struct error err = ERROR_INIT;
+
+    add_rule(inject, (struct inject_rule){.verbs = 1u << BLK_READ,
+                                          .part = INJECT_METADATA,
+                                          .end_bytes = UINT64_MAX,
+                                          .skip = 1,
+                                          .error = EIO});
+    CHECK_EQ(co_qcow2_make_empty(node, &err), -EIO);
+    CHECK_EQ(inject_hits(inject), 1);
+    CHECK_EQ(co_blk_flush(node), 0);
+}
+
+TEST(qcow2_faults, a_table_that_cannot_be_read_whole_is_not_emptied)
+{
+    if (!have_qemu_img())
+        return;
+    CHECK_EQ(sh("qemu-img create -f qcow2 img 512M && "
+                "qemu-io -c 'write -P 1 0 64k' -c 'write -P 2 100M 64k' img"),
+             0);
+    on_faulty_image(emptying_cannot_read);
+    CHECK_EQ(sh("qemu-img check img && qemu-io -r -c 'read -P 1 0 64k' "
+                "-c 'read -P 2 100M 64k' img | (! grep failed)"),
+             0);
+}
+
+static void emptying_cannot_write(struct blk_node *node, struct blk_node *inject)
+{
+    struct error err = ERROR_INIT;
+
+    add_rule(inject,
+             (struct inject_rule){.verbs = 1u << BLK_WRITE, .end_bytes = UINT64_MAX, .error = EIO});
+    CHECK_EQ(co_qcow2_make_empty(node, &err), -EIO);
+    co_inject_remove(node);
+    write_bytes(node, 4 * MIB, 3, CLUSTER);
+    CHECK_EQ(co_blk_flush(node), 0);
+}
+
+TEST(qcow2_faults, an_emptied_table_is_not_found_in_a_new_one)
+{
+    if (!have_qemu_img())
+        return;
+    CHECK_EQ(sh("qemu-img create -f qcow2 img 8M && qemu-io -c 'write -P 1 0 1M' img"), 0);
+    on_faulty_image(emptying_cannot_write);
+    CHECK_EQ(sh("qemu-img check img && qemu-io -r -c 'read -P 0 0 1M' "
+                "-c 'read -P 3 4M 64k' img | (! grep failed)"),
              0);
 }
 
