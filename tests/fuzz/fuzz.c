@@ -2,6 +2,7 @@
 /* See fuzz.h. */
 #include "tests/fuzz/fuzz.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +19,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
     (void)argc;
     (void)argv;
+    json_object_seed(1);               /* the same run from the same seed */
     log_set_level(LOG_LVL_ERROR); /* every input is wrong somewhere */
     if (level)
         log_set_levels(level, &(struct error)ERROR_INIT);
