@@ -118,7 +118,7 @@ static void plan(const struct qcheck *c, struct rebuilt *r)
 static uint64_t rebuilt_ref(const struct qcheck *c, const struct rebuilt *r, uint64_t cluster)
 {
     if (cluster < c->clusters)
-        return MIN_OF(qcheck_refs(c, cluster), max_refcount(c));
+        return qcheck_refs(c, cluster);
     return cluster >= r->first || qcheck_is_lost(c, cluster);
 }
 
@@ -131,9 +131,10 @@ static int co_write_blocks(struct qcheck *c, const struct rebuilt *r)
     for (uint64_t b = 0; b < r->blocks && !ret; b++) {
         memset(c->block, 0, qcow2_cluster_bytes(&c->g));
         for (uint32_t i = 0; i < per_block && b * per_block + i < r->total; i++) {
-            uint64_t refs = rebuilt_ref(c, r, b * per_block + i);
+            uint64_t refs = rebuilt_ref(c, r, b * per_block + i), max = max_refcount(c);
 
-            qcow2_refcount_set(c->block, c->g.refcount_order, i, refs);
+            c->res->corruptions += refs > max; /* still */
+            qcow2_refcount_set(c->block, c->g.refcount_order, i, MIN_OF(refs, max));
         }
         ret = co_blk_write(c->file, (r->first + b) << c->g.cluster_bits, c->block,
                            qcow2_cluster_bytes(&c->g), 0);
@@ -212,8 +213,8 @@ static int co_rebuild(struct qcheck *c, struct error *err)
         return error_set(err, EFBIG, "the file is too large for a refcount table");
     if (!ret && c->lost_end == c->clusters + QCHECK_LOST_CLUSTERS)
         return error_set(err, EFBIG,
-                         "too much of the file is missing: it ends at %" PRIu64
-                         " bytes, and what lies behind is in use",
+                         "the file ends at %" PRIu64
+                         " bytes, too much of it is missing: take a whole copy",
                          c->file_bytes);
     c->res->image_end_bytes = r.total << c->g.cluster_bits;
     if (!ret)
