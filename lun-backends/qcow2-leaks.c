@@ -76,14 +76,12 @@ static int co_pin_slices(struct qcow2 *q, uint64_t off, uint64_t end, struct qsl
     return ret;
 }
 
-/* Puts all that the L1 entry refers to on the list of what the next cycle frees: when all of it
- * could be read, or nothing. */
+/* Puts all that the L1 entry refers to, also behind the end of the disk, on the list of what the
+ * next cycle frees: when all of it could be read, or nothing. */
 static int co_free_table(struct qcow2 *q, uint64_t index)
 {
     uint32_t span_bits = q->g.cluster_bits + q->g.l2_bits;
-    uint64_t off = index << span_bits;
-    uint64_t end = MIN_OF(off + (UINT64_C(1) << span_bits),
-                          round_up_pow2(q->node.size_bytes, qcow2_cluster_bytes(&q->g)));
+    uint64_t off = index << span_bits, end = off + (UINT64_C(1) << span_bits);
     struct qslice **s = calloc(UINT64_C(1) << (span_bits - q->g.slice_span_bits), sizeof(*s));
     struct qcow2_entry e;
     unsigned nr = 0;
