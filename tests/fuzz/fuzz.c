@@ -19,7 +19,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
     (void)argc;
     (void)argv;
-    json_object_seed(1);               /* the same run from the same seed */
+    json_object_seed(1);          /* the same run from the same seed */
     log_set_level(LOG_LVL_ERROR); /* every input is wrong somewhere */
     if (level)
         log_set_levels(level, &(struct error)ERROR_INIT);
