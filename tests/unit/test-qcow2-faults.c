@@ -69,6 +69,18 @@ static void on_faulty_image(void (*fn)(struct blk_node *node, struct blk_node *i
     run(faulty_co, &f.w);
 }
 
+/* Makes "img", lets @fn work on it, and has it judged: by qemu-img check, and by qemu-io. */
+static void made_then_judged(const char *make,
+                             void (*fn)(struct blk_node *node, struct blk_node *inject),
+                             const char *reads)
+{
+    if (!have_qemu_img())
+        return;
+    CHECK_EQ(sh("qemu-img create -f qcow2 img %s", make), 0);
+    on_faulty_image(fn);
+    CHECK_EQ(sh("qemu-img check img && qemu-io -r %s img >reads && ! grep failed reads", reads), 0);
+}
+
 static void header_fails(struct blk_node *node, struct blk_node *inject)
 {
     struct error err = ERROR_INIT;
@@ -88,13 +100,8 @@ static void header_fails(struct blk_node *node, struct blk_node *inject)
 
 TEST(qcow2_faults, nothing_is_flushed_while_the_header_is_in_doubt)
 {
-    if (!have_qemu_img())
-        return;
-    CHECK_EQ(sh("qemu-img create -f qcow2 img 8M"), 0);
-    on_faulty_image(header_fails);
-    CHECK_EQ(sh("qemu-img check img && qemu-io -c 'read -P 1 0 64k' -c 'read -P 2 64k 64k' img && "
-                "qemu-img info img | grep '64 MiB'"),
-             0);
+    made_then_judged("8M", header_fails, "-c 'read -P 1 0 64k' -c 'read -P 2 64k 64k'");
+    CHECK_EQ(sh("qemu-img info img | grep '64 MiB'"), 0);
 }
 
 /* A table of 512 MiB, 16 slices; the second can't be read. */
@@ -114,15 +121,8 @@ static void emptying_cannot_read(struct blk_node *node, struct blk_node *inject)
 
 TEST(qcow2_faults, a_table_that_cannot_be_read_whole_is_not_emptied)
 {
-    if (!have_qemu_img())
-        return;
-    CHECK_EQ(sh("qemu-img create -f qcow2 img 512M && "
-                "qemu-io -c 'write -P 1 0 64k' -c 'write -P 2 100M 64k' img"),
-             0);
-    on_faulty_image(emptying_cannot_read);
-    CHECK_EQ(sh("qemu-img check img && qemu-io -r -c 'read -P 1 0 64k' "
-                "-c 'read -P 2 100M 64k' img | (! grep failed)"),
-             0);
+    made_then_judged("512M && qemu-io -c 'write -P 1 0 64k' -c 'write -P 2 100M 64k' img",
+                     emptying_cannot_read, "-c 'read -P 1 0 64k' -c 'read -P 2 100M 64k'");
 }
 
 static void emptying_cannot_write(struct blk_node *node, struct blk_node *inject)
@@ -139,13 +139,8 @@ static void emptying_cannot_write(struct blk_node *node, struct blk_node *inject
 
 TEST(qcow2_faults, an_emptied_table_is_not_found_in_a_new_one)
 {
-    if (!have_qemu_img())
-        return;
-    CHECK_EQ(sh("qemu-img create -f qcow2 img 8M && qemu-io -c 'write -P 1 0 1M' img"), 0);
-    on_faulty_image(emptying_cannot_write);
-    CHECK_EQ(sh("qemu-img check img && qemu-io -r -c 'read -P 0 0 1M' "
-                "-c 'read -P 3 4M 64k' img | (! grep failed)"),
-             0);
+    made_then_judged("8M && qemu-io -c 'write -P 1 0 1M' img", emptying_cannot_write,
+                     "-c 'read -P 0 0 1M' -c 'read -P 3 4M 64k'");
 }
 
 static void raw_size_co(void *arg)
